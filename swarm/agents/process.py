@@ -1,0 +1,114 @@
+"""The agent as a child of its runner: started, restarted with backoff, given up on, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from swarm.errors import SwarmError
+
+BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
+"""Wait before each restart; after as many exits in a row without an experiment it is parked."""
+_TERMINATE_SECONDS = 3.0
+
+
+class AgentProcess:
+    """One agent process, restarted when it exits. Times are seconds of one monotonic clock."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
+        self._argv = list(argv)
+        self._environment = dict(environment)
+        self._cwd = cwd
+        self._process: subprocess.Popen[bytes] | None = None
+        self._next_start = 0.0
+        self.fruitless_exits = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start_when_due(self, now: float) -> bool:
+        """Start the agent if it does not run and its backoff is over; return whether it did.
+
+        In a terminal it becomes the foreground process group, so that a person can type to it.
+        """
+        if self._process is not None or now < self._next_start:
+            return False
+        try:
+            self._process = subprocess.Popen(
+                self._argv, cwd=self._cwd, env=self._environment, process_group=0
+            )
+        except OSError as error:
+            raise SwarmError(
+                f"cannot start the agent {self._argv[0]}: {error.strerror}", "swarm doctor"
+            ) from error
+        self._to_foreground(self._process.pid)
+        return True
+
+    def reap(self, now: float) -> int | None:
+        """The exit code of an agent that has just exited, else `None`."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        code = self._process.returncode
+        self._process = None
+        wait = BACKOFF_SECONDS[min(self.fruitless_exits, len(BACKOFF_SECONDS) - 1)]
+        self._next_start = now + wait
+        self.fruitless_exits += 1
+        return code
+
+    @property
+    def hopeless(self) -> bool:
+        return self.fruitless_exits > len(BACKOFF_SECONDS)
+
+    def made_progress(self) -> None:
+        self.fruitless_exits = 0
+
+    def restart_soon(self) -> None:
+        """Forget earlier exits: a person resumed the worker."""
+        self.fruitless_exits, self._next_start = 0, 0.0
+
+    def end(self) -> None:
+        """End the agent and everything it started."""
+        if self._process is None:
+            return
+        family = _family(self._process.pid)
+        for kill, patience in ((signal.SIGTERM, _TERMINATE_SECONDS), (signal.SIGKILL, 5.0)):
+            for process in family:
+                _signal(process, kill)
+            family = psutil.wait_procs(family, timeout=patience)[1]
+        self._process.wait()
+        self._process = None
+
+    def _to_foreground(self, group: int) -> None:
+        if not sys.stdin.isatty():
+            return
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        try:
+            os.tcsetpgrp(sys.stdin.fileno(), group)
+        except (ProcessLookupError, PermissionError):
+            return  # it has exited already
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return

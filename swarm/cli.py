@@ -1,0 +1,255 @@
+"""The command line: parse, call one function, print. The only place that exits."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from swarm import __version__, config
+from swarm.errors import INTERRUPTED, SwarmError
+
+_READING, _RUNNING, _WORKING = (
+    f"swarm.commands.{name}" for name in ("reading", "running", "working")
+)
+_DURATION = {"s": 1, "m": 60, "h": 3600}
+Parsers = argparse._SubParsersAction  # the type that add_subparsers returns has no public name
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 3 refused, 130 interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        _verb(arguments.function)(_session(arguments))
+    except SwarmError as error:
+        if arguments.debug:
+            raise
+        _complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if arguments.debug:
+            raise
+        told = f"{type(error).__name__}: {error}"
+        _complain(
+            SwarmError(f"unexpected: {told}", "run it with --debug and report what it prints")
+        )
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line, importing nothing that a verb needs."""
+    top = argparse.ArgumentParser(
+        prog="swarm",
+        description="Autonomous LLM research by a swarm of coding agents, one per GPU.",
+        epilog="A first try, on any machine: swarm spawn --agents 2 --seconds 20 --wait",
+    )
+    top.add_argument("--version", action="version", version=f"swarm {__version__}")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_running(verbs)
+    _add_reading(verbs)
+    _add_working(verbs)
+    _add_completion(verbs)
+    return top
+
+
+def _session(arguments: argparse.Namespace) -> object:
+    return importlib.import_module("swarm.commands").Session(arguments, config.environ())
+
+
+def _verb(name: str) -> Callable[[object], None]:
+    module, _, function = name.partition(":")
+    found: Callable[[object], None] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _complain(error: SwarmError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def _add(
+    verbs: Parsers[argparse.ArgumentParser], name: str, function: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    added = verbs.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+    added.add_argument("--tag", help="which swarm; default: the worktree's, else the latest")
+    added.add_argument("--debug", action="store_true", help="show tracebacks")
+    added.set_defaults(function=function)
+    return added
+
+
+def _add_running(verbs: Parsers[argparse.ArgumentParser]) -> None:
+    _add_spawn(verbs)
+    stop = _add(
+        verbs, "stop", f"{_RUNNING}:stop",
+        "end a swarm once its running trials have ended", "swarm stop --tag nov21",
+    )  # fmt: skip
+    stop.add_argument("--now", action="store_true", help="cut running trials off")
+    _add(
+        verbs, "recover", f"{_RUNNING}:recover",
+        "start again what died of a running swarm", "swarm recover",
+    )  # fmt: skip
+    for verb, text in (
+        ("pause", "start no further trials on these workers (default: all)"),
+        ("resume", "go on with paused or parked workers (default: all)"),
+        ("sync", "move idle worktrees onto the incumbent now (default: all)"),
+    ):
+        added = _add(verbs, verb, f"{_RUNNING}:{verb}", text, f"swarm {verb} gpu3")
+        added.add_argument("workers", nargs="*", metavar="WORKER")
+    merge = _add(
+        verbs, "merge", f"{_RUNNING}:merge",
+        "merge the best experiment into your branch", "swarm merge --into main",
+    )  # fmt: skip
+    merge.add_argument("--into", metavar="BRANCH", help="default: the branch you are on")
+    merge.add_argument("--squash", action="store_true", help="as a single commit")
+    merge.add_argument("--incumbent", action="store_true", help="what the search builds on")
+    clean = _add(
+        verbs, "clean", f"{_RUNNING}:clean",
+        "remove the worktrees and branches of a stopped swarm; commits and results stay",
+        "swarm clean --tag nov21",
+    )  # fmt: skip
+    clean.add_argument("--force", action="store_true", help="even with unsubmitted edits")
+
+
+def _add_spawn(verbs: Parsers[argparse.ArgumentParser]) -> None:
+    spawn = _add(
+        verbs, "spawn", f"{_RUNNING}:spawn",
+        "start a swarm: one agent per device, each with its worktree and pane",
+        "swarm spawn --agents 8 --max-hours 10",
+    )  # fmt: skip
+    spawn.add_argument("--agents", type=_count, metavar="N", help="how many; default: all GPUs")
+    spawn.add_argument(
+        "--agent", action="append", metavar="KIND[:MODEL][=COUNT],…",
+        help="tuner (default), or cmd:'any shell command'; may be repeated",
+    )  # fmt: skip
+    spawn.add_argument(
+        "--devices", metavar="0,1,…|cpu", help="default: the first free GPUs, or CPU"
+    )
+    spawn.add_argument("--oversubscribe", action="store_true", help="more CPU workers than cores")
+    budget = spawn.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=_positive, default=5.0, help="of one trial (default 5)")
+    budget.add_argument("--seconds", type=_positive, help="of one trial, instead of minutes")
+    spawn.add_argument("--trial-timeout", type=_positive, metavar="SECONDS", help="for all of it")
+    spawn.add_argument("--scale", choices=("full", "small"), help="default: small on CPU")
+    spawn.add_argument("--dataset", help="climbmix, builtin or a folder; default: the prepared one")
+    spawn.add_argument(
+        "--max-experiments", type=_count, metavar="M", help="of all workers together"
+    )
+    spawn.add_argument("--max-hours", type=_positive, metavar="H")
+    spawn.add_argument("--policy", choices=("greedy",), default="greedy")
+    spawn.add_argument(
+        "--sync-every", type=_duration, default=1800.0, metavar="30m",
+        help="carry the incumbent into idle worktrees this often (30m, 90s, 1h)",
+    )  # fmt: skip
+    spawn.add_argument("--no-tmux", action="store_true", help="background processes with logs")
+    spawn.add_argument("--wait", action="store_true", help="comment on it until it ends")
+
+
+def _add_reading(verbs: Parsers[argparse.ArgumentParser]) -> None:
+    status = _add(
+        verbs, "status", f"{_READING}:status", "the swarm and its workers", "swarm status --json"
+    )
+    board = _add(
+        verbs, "board", f"{_READING}:board", "the leaderboard, best first", "swarm board --top 20"
+    )
+    board.add_argument("--top", type=_count, metavar="K")
+    board.add_argument("--device-class", metavar="C")
+    show = _add(
+        verbs, "show", f"{_READING}:show",
+        "an experiment: verdict and why, trials, diff", "swarm show e17",
+    )  # fmt: skip
+    show.add_argument("experiment", metavar="EXPERIMENT")
+    notes = _add(verbs, "notes", f"{_READING}:notes", "what the workers noted", "swarm notes")
+    doctor = _add(
+        verbs, "doctor", f"{_READING}:doctor",
+        "what is here, what is missing and how to get it", "swarm doctor",
+    )  # fmt: skip
+    for reader in (status, board, show, notes, doctor):
+        reader.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    log = _add(
+        verbs, "log", f"{_READING}:log",
+        "the log of a worker (its pane), a trial or an experiment", "swarm log gpu3 -f",
+    )  # fmt: skip
+    log.add_argument("name", metavar="WORKER|TRIAL")
+    log.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    attach = _add(
+        verbs, "attach", f"{_READING}:attach", "show the panes (tmux)", "swarm attach gpu3"
+    )
+    attach.add_argument("worker", nargs="?", metavar="WORKER")
+
+
+def _add_working(verbs: Parsers[argparse.ArgumentParser]) -> None:
+    evaluate = _add(
+        verbs, "eval", f"{_WORKING}:evaluate",
+        "in a worktree: submit the edited train.py, wait, print the verdict",
+        "swarm eval -m 'halve the matrix learning rate'",
+    )  # fmt: skip
+    evaluate.add_argument("-m", "--message", required=True, metavar="TEXT")
+    evaluate.add_argument("--no-wait", action="store_true", help="return once it is queued")
+    result = _add(
+        verbs, "result", f"{_WORKING}:result",
+        "the verdict on an experiment; in a worktree by default on its last one",
+        "swarm result --wait 90",
+    )  # fmt: skip
+    result.add_argument("experiment", nargs="?", metavar="EXPERIMENT")
+    result.add_argument("--wait", type=_positive, metavar="SECONDS")
+    for reader in (evaluate, result):
+        reader.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    note = _add(
+        verbs, "note", f"{_WORKING}:note",
+        "share what was learnt with all workers", "swarm note 'warm-up does not help'",
+    )  # fmt: skip
+    note.add_argument("text", metavar="TEXT")
+    agent = _add(
+        verbs, "agent", f"{_WORKING}:agent",
+        "a built-in agent, as a runner starts it in a worktree", "swarm agent tuner",
+    )  # fmt: skip
+    agent.add_argument("kind", choices=("tuner",))
+    runner = _add(
+        verbs, "runner", f"{_WORKING}:runner",
+        "a worker's process, as the supervisor starts it", "swarm runner gpu0",
+    )  # fmt: skip
+    runner.add_argument("worker", metavar="WORKER")
+    _add(
+        verbs, "supervise", f"{_WORKING}:supervise",
+        "the supervisor's process, as spawn and recover start it", "swarm supervise --tag nov21",
+    )  # fmt: skip
+
+
+def _add_completion(verbs: Parsers[argparse.ArgumentParser]) -> None:
+    completion = _add(
+        verbs, "completion", "swarm.commands.completion:completion",
+        "print the completion script of a shell",
+        "swarm completion bash > ~/.local/share/bash-completion/completions/swarm",
+    )  # fmt: skip
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _duration(text: str) -> float:
+    """Seconds of `90s`, `30m`, `1h`, or a plain number of seconds."""
+    unit = _DURATION.get(text[-1:], None)
+    return _positive(text[:-1]) * unit if unit else _positive(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The verbs of the command line: each parses nothing, calls one function and prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from swarm import config
+from swarm.config import Place
+from swarm.journal import Journal
+from swarm.leaderboard import Leaderboard
+from swarm.paths import Paths
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where a command runs and what it was given."""
+
+    arguments: argparse.Namespace
+    environment: dict[str, str]
+
+    @property
+    def place(self) -> Place:
+        return config.find_place(Path.cwd())
+
+    @property
+    def paths(self) -> Paths:
+        return config.find_swarm(self.place, self.arguments.tag)
+
+
+def folded(paths: Paths) -> Leaderboard:
+    board = Leaderboard(Journal(paths.journal))
+    board.refresh()
+    return board
+
+
+def say(text: str) -> None:
+    """Progress and commentary, which never mixes with what is asked for on stdout."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(document: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

@@ -1,0 +1,156 @@
+"""Verbs that act on a swarm: spawn, stop, recover, pause, resume, sync, merge, clean."""
+
+from __future__ import annotations
+
+import time
+
+from swarm import merge as merging
+from swarm import records, spawn as spawning, supervisor
+from swarm.commands import Session, folded, say
+from swarm.commands.reading import style
+from swarm.errors import Refused, SwarmError
+from swarm.journal import Journal
+from swarm.leaderboard import BASELINE, Leaderboard
+from swarm.paths import Paths
+from swarm.views import table
+
+_WATCH_SECONDS = 0.2
+
+
+def spawn(session: Session) -> None:
+    given = session.arguments
+    order = spawning.Order(
+        agents=given.agents,
+        agent=given.agent or [],
+        devices=given.devices,
+        oversubscribe=given.oversubscribe,
+        tag=given.tag,
+        seconds=given.seconds if given.seconds is not None else given.minutes * 60,
+        timeout=given.trial_timeout,
+        scale=given.scale,
+        dataset=given.dataset,
+        policy=given.policy,
+        sync_every=given.sync_every,
+        max_experiments=given.max_experiments,
+        max_hours=given.max_hours,
+        tmux=False if given.no_tmux else None,
+    )
+    paths = spawning.spawn(session.place.root, order, session.environment, say)
+    fold = folded(paths)
+    for name in fold.active:
+        joined = fold.workers[name].joined
+        say(f"  {name}: {joined.agent} on {joined.device.model}, branch {joined.branch}")
+    tag = f" --tag {paths.tag}"
+    see = "attach" if fold.config and fold.config.tmux else f"log -f {next(iter(fold.active))}"
+    say(
+        f"swarm {paths.tag} is running. Look: swarm {see}{tag}, swarm board{tag}; end: swarm stop{tag}"
+    )
+    if given.wait:
+        _wait(session, paths, fold)
+
+
+def _wait(session: Session, paths: Paths, fold: Leaderboard) -> None:
+    """Comment on every verdict until the swarm comes to rest, then print the leaderboard."""
+    told: set[str] = set()
+    shown = style(session)
+    missing_since = None
+    try:
+        while fold.state == "running":
+            fold.refresh()
+            _comment(fold, told, shown)
+            missing_since = None if supervisor.is_running(paths) else missing_since or time.time()
+            if missing_since and time.time() - missing_since > 5 and fold.state == "running":
+                raise SwarmError("the swarm's processes are gone", "swarm recover")
+            time.sleep(_WATCH_SECONDS)
+    except KeyboardInterrupt:
+        say(f"\nno longer waiting; the swarm goes on. End it: swarm stop --tag {paths.tag}")
+        raise
+    _comment(fold, told, shown)
+    say(f"swarm {paths.tag} has {fold.state}: {fold.ended_because}\n")
+    print(table.board(fold, None, None, shown))
+    _say_best(paths, fold)
+    if fold.state == "stopped" and fold.ended_because.startswith("every worker"):
+        raise SwarmError(fold.ended_because, "see swarm log and swarm status")
+
+
+def _comment(fold: Leaderboard, told: set[str], shown: table.Style) -> None:
+    for device_class in fold.classes.values():
+        for name, entry in device_class.entries.items():
+            if entry.kind != "candidate" and name not in told:
+                told.add(name)
+                say(table.verdict_line(entry, shown))
+
+
+def _say_best(paths: Paths, fold: Leaderboard) -> None:
+    primary = fold.primary
+    if primary is None or primary.best in (None, BASELINE):
+        print("\nno experiment was better than the baseline")
+        return
+    entry = primary.entries[primary.best or ""]
+    print(f"\nbest: {entry.experiment} = commit {entry.claim.commit[:10]} on {paths.best_branch}")
+    print(f"look:  swarm show {entry.experiment} --tag {paths.tag}")
+    print(f"merge: swarm merge --tag {paths.tag}")
+
+
+def stop(session: Session) -> None:
+    paths = session.paths
+    fold = folded(paths)
+    if fold.state != "running":
+        raise Refused(f"swarm '{paths.tag}' has {fold.state} already", "see swarm board")
+    fold.journal.append(records.Control(action="stop", now=session.arguments.now))
+    if any(state.open_trial for state in fold.workers.values()) and not session.arguments.now:
+        say("waiting for running trials to end (swarm stop --now cuts them off)")
+    supervisor.wait_until_at_rest(paths, fold, session.environment)
+    say(f"swarm {paths.tag} is stopped; go on with it: swarm spawn --tag {paths.tag}")
+
+
+def recover(session: Session) -> None:
+    paths = session.paths
+    dead = spawning.recover(paths, session.environment)
+    say(f"swarm {paths.tag} runs; started again: {', '.join(dead) or 'nothing, all was alive'}")
+
+
+def pause(session: Session) -> None:
+    _control(session, "pause")
+
+
+def resume(session: Session) -> None:
+    _control(session, "resume")
+
+
+def _control(session: Session, action: records.Action) -> None:
+    """Append a command to the runners, for the workers named or all of them."""
+    paths = session.paths
+    fold = folded(paths)
+    if fold.state != "running":
+        raise Refused(f"swarm '{paths.tag}' has {fold.state}", f"swarm spawn --tag {paths.tag}")
+    workers = tuple(session.arguments.workers)
+    for name in workers:
+        if name not in fold.active:
+            raise Refused(f"there is no worker '{name}'", f"workers: {', '.join(fold.active)}")
+    Journal(paths.journal).append(records.Control(action=action, workers=workers))
+    say(f"{action}: {', '.join(workers) or 'all workers'}")
+
+
+def sync(session: Session) -> None:
+    """In a worktree ask its own runner, which works from inside a sandbox; else ask all."""
+    if session.place.worktree is not None and not session.arguments.workers:
+        from swarm.door import Door
+
+        say(f"now {Door(session.place.worktree).sync().reason}")
+    else:
+        _control(session, "sync")
+
+
+def merge(session: Session) -> None:
+    paths, given = session.paths, session.arguments
+    done = merging.merge(paths, folded(paths), given.into, given.squash, given.incumbent)
+    print(f"{done.branch} is at {done.commit[:10]} with {done.experiment} ({done.how})")
+
+
+def clean(session: Session) -> None:
+    from swarm import clean as cleaning
+
+    paths = session.paths
+    removed = cleaning.clean(paths, folded(paths), session.arguments.force)
+    print("\n".join(f"removed {what}" for what in removed) or "nothing to remove")

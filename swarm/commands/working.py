@@ -1,0 +1,130 @@
+"""Verbs of agents and of the swarm's own processes: eval, result, note, agent, runner, supervise."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from swarm import records
+from swarm.commands import Session, folded, print_json
+from swarm.commands.reading import find, style
+from swarm.door import Door
+from swarm.errors import Refused, UsageError
+from swarm.mailbox import Answer
+from swarm.views import documents, table
+
+
+def _door(session: Session) -> Door:
+    worktree = session.place.worktree
+    if worktree is None:
+        raise Refused("this is not a worktree of a swarm", "run it inside worktrees/<tag>/<worker>")
+    return Door(worktree)
+
+
+def evaluate(session: Session) -> None:
+    door = _door(session)
+    request = door.submit(session.arguments.message)
+    answer = door.wait_accepted(request)
+    if not session.arguments.no_wait:
+        answer = door.wait_done(request)
+    _print(session, answer)
+
+
+def result(session: Session) -> None:
+    name = session.arguments.experiment
+    if name is None:
+        door = _door(session)
+        _print(session, door.wait_done(door.last_request(), session.arguments.wait or 0.0))
+        return
+    _print(session, _await_verdict(session, name))
+
+
+def _await_verdict(session: Session, name: str) -> Answer:
+    paths = session.paths
+    fold = folded(paths)
+    deadline = time.monotonic() + (session.arguments.wait or 0.0)
+    while find(fold, name).kind == "candidate" and time.monotonic() < deadline:
+        time.sleep(0.1)
+        fold.refresh()
+    entry = find(fold, name)
+    known = fold.classes[fold.home_class(name)]
+    incumbent = known.entries[known.incumbent].estimate if known.incumbent else None
+    return Answer(
+        id="",
+        state="done",
+        experiment=name,
+        verdict=entry.kind,
+        reason=entry.reason,
+        val_bpb=entry.estimate.mean if entry.estimate else None,
+        incumbent_val_bpb=incumbent.mean if incumbent else None,
+        commit=entry.claim.commit,
+        base=fold.claims[known.incumbent].commit if known.incumbent else None,
+    )
+
+
+def _print(session: Session, answer: Answer) -> None:
+    if session.arguments.json:
+        print_json(documents.answer(answer))
+        return
+    shown = style(session)
+    print(f"{answer.experiment or 'submitted'}  {shown.word(answer.verdict or 'candidate')}")
+    if answer.reason:
+        print(table.printable(answer.reason))
+    if answer.base and answer.verdict not in (None, "candidate"):
+        print(f"this worktree is on {answer.base[:10]} now")
+
+
+def note(session: Session) -> None:
+    worktree = session.place.worktree
+    if worktree is not None:
+        Door(worktree).note(session.arguments.text)
+        return
+    fold = folded(session.paths)
+    fold.journal.append(records.Note(worker="", text=session.arguments.text))
+
+
+def agent(session: Session) -> None:
+    from swarm.agents import session as agent_session
+
+    place = session.place
+    if place.worktree is None or session.arguments.kind != "tuner":
+        raise UsageError("swarm agent is run by a worker in its worktree", "swarm spawn --agent …")
+    agent_session.run_tuner(place.worktree, session.environment)
+
+
+def runner(session: Session) -> None:
+    from swarm.runner import Runner
+
+    paths, worker = session.paths, session.arguments.worker
+    _log_to(paths.runner_log(worker))
+    with _recorded():
+        Runner(paths, worker, session.environment).run()
+
+
+def supervise(session: Session) -> None:
+    from swarm.supervisor import Supervisor
+
+    paths = session.paths
+    _log_to(paths.supervisor_log)
+    with _recorded():
+        Supervisor(paths, session.environment).run()
+
+
+def _log_to(path: Path) -> None:
+    """A process without a screen of its own logs to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(filename=path, level=logging.INFO, format=form)
+
+
+@contextlib.contextmanager
+def _recorded() -> Iterator[None]:
+    """The outermost loop of a process nobody watches: whatever ends it is in its log."""
+    try:
+        yield
+    except Exception:
+        logging.exception("this process ends")
+        raise

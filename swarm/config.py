@@ -1,0 +1,135 @@
+"""Where the user is and what the environment says: the only reader of environment variables."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from swarm.errors import Refused, SwarmError, UsageError
+from swarm.paths import Paths
+
+TRAINER, EVALUATOR = "train.py", "prepare.py"
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+_PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR", "TERM", "LD_LIBRARY_PATH")
+_PASSED_ON_PREFIXES = (
+    "LC_", "LANG", "CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCM", "TORCH", "PYTORCH_", "TRITON_",
+    "OMP_", "MKL_", "KMP_", "OPENBLAS_",
+)  # fmt: skip
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """`.swarm/worker.json` of a worktree: whose it is."""
+
+    root: str
+    tag: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command runs: the repository, and the worker when inside a worktree of a swarm."""
+
+    root: Path
+    tag: str | None = None
+    worker: str | None = None
+    worktree: Path | None = None
+
+
+def environ() -> dict[str, str]:
+    """A copy of the process's environment, to be handed down as an argument."""
+    return dict(os.environ)
+
+
+def python() -> str:
+    """The interpreter for trials and agents: the one that runs swarm."""
+    return sys.executable
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """The dataset cache: `SWARM_CACHE`, or `~/.cache/swarm`."""
+    return Path(environment.get("SWARM_CACHE") or Path.home() / ".cache" / "swarm").absolute()
+
+
+def trial_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of `environment` a trial may see: an allow-list, and nothing that looks like a secret."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if (name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)) and not _SECRET.search(name)
+    }
+
+
+def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What an agent sees: everything, with this `swarm` first on PATH and no traces of a parent."""
+    inherited = {k: v for k, v in environment.items() if k not in ("CLAUDECODE", "TMUX_PANE")}
+    scripts = str(Path(sys.executable).parent)
+    return inherited | {"PATH": f"{scripts}{os.pathsep}{environment.get('PATH', os.defpath)}"}
+
+
+def wants_colour(environment: Mapping[str, str], is_terminal: bool) -> bool:
+    """https://no-color.org: any non-empty NO_COLOR switches colour off."""
+    return is_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def find_place(start: Path) -> Place:
+    """Find the repository around `start`, and the worker whose worktree it is.
+
+    Raises `SwarmError` outside a git repository.
+    """
+    for folder in (start, *start.parents):
+        desk = folder / ".swarm" / "worker.json"
+        if desk.is_file():
+            known = read_desk(desk)
+            return Place(Path(known.root), known.tag, known.worker, folder)
+        if (folder / ".git").exists():
+            return Place(folder)
+    raise SwarmError(
+        f"{start} is not inside a git repository",
+        "go to the folder with train.py and prepare.py (git init && git commit there if it is new)",
+    )
+
+
+def read_desk(path: Path) -> Desk:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Desk)
+    except (msgspec.DecodeError, OSError) as error:
+        raise SwarmError(f"{path} is damaged: {error}", "swarm recover writes it anew") from error
+
+
+def check_tag(tag: str) -> str:
+    """Return `tag` if it can name a folder, a branch and a tmux session; raise `UsageError`."""
+    if not _TAG.fullmatch(tag) or tag.endswith((".", ".lock")) or ".." in tag:
+        raise UsageError(
+            f"'{tag}' cannot be a tag", "use up to 40 letters, digits, '-', '_', '.': --tag nov21"
+        )
+    return tag
+
+
+def find_swarm(place: Place, tag: str | None) -> Paths:
+    """The swarm meant by a command: `--tag`, else the worktree's, else the last one active.
+
+    Raises `Refused` when there is none.
+    """
+    chosen = tag or place.tag
+    if chosen:
+        paths = Paths(place.root, check_tag(chosen))
+        if not paths.journal.is_file():
+            raise Refused(f"there is no swarm '{chosen}' in {place.root}", _known(place.root))
+        return paths
+    journals = list((place.root / "leaderboard").glob("*/journal.jsonl"))
+    if not journals:
+        raise Refused(f"there is no swarm in {place.root} yet", "start one: swarm spawn --agents 2")
+    newest = max(journals, key=lambda path: path.stat().st_mtime)
+    return Paths(place.root, newest.parent.name)
+
+
+def _known(root: Path) -> str:
+    tags = sorted(path.parent.name for path in (root / "leaderboard").glob("*/journal.jsonl"))
+    return f"known tags: {', '.join(tags)}" if tags else "start one: swarm spawn --agents 2"

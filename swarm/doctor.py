@@ -1,0 +1,199 @@
+"""What is here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from swarm import config, cores, devices, processes
+from swarm.errors import SwarmError
+from swarm.filesystem import network_filesystem
+from swarm.records import Device
+
+AGENT_CLIS = ("claude", "codex", "gemini", "opencode", "aider")
+API_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+_MIN_PYTHON = (3, 11)
+_MIN_FREE_BYTES = 5e9
+_VERSION_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `ok`: it is fine (true), in the way (false), or can be done without."""
+
+    name: str
+    ok: bool | None
+    found: str
+    hint: str = ""
+
+
+class _File(msgspec.Struct):
+    bytes: int
+
+
+class _Meta(msgspec.Struct):
+    """The part of a dataset's `meta.json` that is shown."""
+
+    scale: str
+    source: str
+    fingerprint: str
+    files: dict[str, _File]
+
+
+def examine(root: Path | None, environ: Mapping[str, str]) -> list[Check]:
+    """Look at this machine and at the repository `root`, if there is one; change nothing."""
+    cache = config.cache_folder(environ)
+    devices_check, gpus = _devices(environ)
+    return [
+        _python(),
+        _tool("git", "--version", environ, False, "apt install git / brew install git"),
+        _tool("tmux", "-V", environ, None, "apt install tmux / brew install tmux, or --no-tmux"),
+        _torch(gpus),
+        devices_check,
+        _repository(root),
+        _filesystem("filesystem", root or Path.cwd()),
+        _cache(cache),
+        _filesystem("cache filesystem", cache),
+        _datasets(cache),
+        _agent_clis(environ),
+        _api_keys(environ),
+    ]
+
+
+def _python() -> Check:
+    wanted = ".".join(map(str, _MIN_PYTHON))
+    fine = sys.version_info >= _MIN_PYTHON
+    return Check(
+        "python", fine, platform.python_version(), "" if fine else f"needs {wanted} or newer"
+    )
+
+
+def _tool(
+    name: str, flag: str, environ: Mapping[str, str], if_missing: bool | None, hint: str
+) -> Check:
+    binary = shutil.which(name, path=environ.get("PATH"))
+    if binary is None:
+        return Check(name, if_missing, "not found", hint)
+    try:
+        code, text = processes.output([binary, flag], environ, _VERSION_SECONDS)
+    except (OSError, TimeoutError) as error:
+        return Check(name, False, str(error), f"see what `{name} {flag}` does")
+    if code != 0:
+        return Check(
+            name, False, f"{name} {flag} exits with {code}", f"see what `{name} {flag}` says"
+        )
+    words = text.split()
+    return Check(name, True, words[-1] if len(words) < 4 else " ".join(words[2:]))
+
+
+def _torch(gpus: Sequence[Device]) -> Check:
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return Check("torch", False, "not installed", "pip install torch")
+    build = _torch_build(version, importlib.metadata.requires("torch") or [])
+    found = f"{version} ({build})"
+    if gpus and build == "CPU only":
+        return Check(
+            "torch", False, f"{found}, but there are GPUs", "https://pytorch.org/get-started"
+        )
+    return Check("torch", True, found)
+
+
+def _torch_build(version: str, requirements: Sequence[str]) -> str:
+    """What a build can train on: it is in the local version, or PyPI's asks for NVIDIA's parts."""
+    local = version.partition("+")[2]
+    if local.startswith("rocm"):
+        return "ROCm"
+    if local.startswith("cu"):
+        return "CUDA"
+    asks = any(requirement.startswith(("nvidia-", "cuda-")) for requirement in requirements)
+    return "CUDA" if asks and not local else "CPU only"
+
+
+def _devices(environ: Mapping[str, str]) -> tuple[Check, Sequence[Device]]:
+    try:
+        gpus = devices.discover(environ)
+    except SwarmError as error:
+        return Check("devices", False, str(error), error.hint), ()
+    if gpus:
+        return Check("devices", True, ", ".join(f"{gpu.name} {gpu.model}" for gpu in gpus)), gpus
+    found = f"no GPU; {len(cores.available())} CPU cores ({cores.model()})"
+    return Check("devices", None, found, "training runs on the CPU, at a small scale"), ()
+
+
+def _repository(root: Path | None) -> Check:
+    if root is None:
+        hint = "go to the folder with train.py and prepare.py (git init && git commit if it is new)"
+        return Check("repository", False, "not inside a git repository", hint)
+    missing = [name for name in (config.TRAINER, config.EVALUATOR) if not (root / name).is_file()]
+    if missing:
+        return Check("repository", False, f"{root} has no {' and no '.join(missing)}", "git status")
+    return Check("repository", True, str(root))
+
+
+def _filesystem(name: str, path: Path) -> Check:
+    kind = network_filesystem(path)
+    if kind is None:
+        return Check(name, True, "local")
+    hint = "file locks cannot be trusted there; use a folder on a local disk"
+    return Check(name, False, f"{path} is on a network filesystem ({kind})", hint)
+
+
+def _cache(cache: Path) -> Check:
+    place = next(folder for folder in (cache, *cache.parents) if os.access(folder, os.F_OK))
+    free = shutil.disk_usage(place).free
+    found = f"{cache}, {free / 1e9:.0f} GB free"
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        return Check(
+            "cache", False, f"{cache} is not writable", "SWARM_CACHE chooses another folder"
+        )
+    if free < _MIN_FREE_BYTES:
+        return Check("cache", None, found, "free some space, or choose another disk: SWARM_CACHE")
+    return Check("cache", True, found)
+
+
+def _datasets(cache: Path) -> Check:
+    found, broken = [], []
+    for path in sorted((cache / "datasets").glob("*/meta.json")):
+        try:
+            meta = msgspec.json.decode(path.read_bytes(), type=_Meta)
+            whole = all((path.parent / n).stat().st_size == f.bytes for n, f in meta.files.items())
+        except (OSError, msgspec.DecodeError):
+            whole = False
+        if whole:
+            found.append(f"{meta.source} ({meta.scale}, {meta.fingerprint[:8]})")
+        else:
+            broken.append(str(path.parent))
+    if broken:
+        return Check(
+            "datasets", False, f"not whole: {', '.join(broken)}", "python prepare.py --force"
+        )
+    if not found:
+        return Check("datasets", None, "none yet", "python prepare.py, or swarm spawn makes one")
+    return Check("datasets", True, ", ".join(found))
+
+
+def _agent_clis(environ: Mapping[str, str]) -> Check:
+    found = [name for name in AGENT_CLIS if shutil.which(name, path=environ.get("PATH"))]
+    if found:
+        return Check("agent CLIs", True, ", ".join(found))
+    return Check(
+        "agent CLIs", None, "none", "the built-in tuner needs none; or install claude, codex, …"
+    )
+
+
+def _api_keys(environ: Mapping[str, str]) -> Check:
+    """Names only: a key's value is never shown."""
+    found = [name for name in API_KEYS if environ.get(name)]
+    if found:
+        return Check("API keys", True, ", ".join(found))
+    return Check("API keys", None, "none", f"the built-in LLM agents need {' or '.join(API_KEYS)}")

@@ -1,0 +1,272 @@
+"""The walk of one experiment: check, commit, trial, record, decide, sync."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+
+from swarm import config, devices, pollinate, records
+from swarm.errors import Refused, SwarmError
+from swarm.fingerprint import fingerprint
+from swarm.journal import Journal, utc_now
+from swarm.leaderboard import BASELINE, Entry, Leaderboard
+from swarm.mailbox import Answer, Submission
+from swarm.paths import Paths
+from swarm.trial import Job
+from swarm.worktree import Worktree
+
+MAX_SOURCE_BYTES = 1 << 20
+MAX_DESCRIPTION = 500
+FIRST_SEED = 42
+
+
+@dataclass
+class Bench:
+    """What the steps of a walk work with; `settled` are texts of train.py with a verdict."""
+
+    paths: Paths
+    worker: str
+    journal: Journal
+    board: Leaderboard
+    worktree: Worktree
+    environment: Mapping[str, str]
+    settled: list[str] = field(default_factory=list)
+    _branches: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def joined(self) -> records.Worker:
+        return self.board.workers[self.worker].joined
+
+    @property
+    def settings(self) -> records.Config:
+        assert self.board.config is not None
+        return self.board.config
+
+
+def submit(bench: Bench, submission: Submission) -> str:
+    """Check a submission, journal the intent and commit it; return the experiment's name.
+
+    Raises `Refused`, before anything is written, for a change that must not be tried.
+    """
+    claim = _check(bench, submission)
+    commit = bench.worktree.commit_trainer(
+        submission.base, submission.source, _message(bench, claim.description), _author(bench)
+    )
+    with bench.journal.transaction() as append:
+        bench.board.refresh()
+        _refuse_known(bench, claim.fingerprint)
+        name = f"e{len(bench.board.claims)}"
+        append(
+            records.Claim(
+                experiment=name,
+                worker=bench.worker,
+                agent=claim.agent,
+                parent=claim.parent,
+                commit=commit,
+                fingerprint=claim.fingerprint,
+                description=claim.description,
+                request=submission.id,
+            )
+        )
+    bench.board.refresh()
+    keep_commit(bench, name)
+    return name
+
+
+def keep_commit(bench: Bench, experiment: str) -> None:
+    """Give an experiment's commit the ref that keeps it for good; safe to repeat."""
+    commit = bench.board.claims[experiment].commit
+    bench.worktree.set_ref(bench.paths.experiment_ref(experiment), commit, experiment)
+
+
+def start_trial(bench: Bench, experiment: str) -> Job | None:
+    """Journal the start of a trial and lay out its folder; `None` when it is no longer due."""
+    device_class = bench.joined.device_class
+    with bench.journal.transaction() as append:
+        bench.board.refresh()
+        if experiment == BASELINE and not bench.board.baseline_due(device_class):
+            return None
+        entry = bench.board.entry(experiment, device_class)
+        trial = f"t{len(bench.board.trials)}"
+        seed = FIRST_SEED + len(entry.values) + entry.running
+        append(
+            records.TrialStarted(
+                trial=trial,
+                experiment=experiment,
+                worker=bench.worker,
+                device_class=device_class,
+                seed=seed,
+            )
+        )
+    bench.board.refresh()
+    folder = bench.paths.trial(trial)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = bench.worktree.read(entry.claim.commit, config.TRAINER)
+    (folder / config.TRAINER).write_bytes(source.encode())
+    return _job(bench, trial, seed, folder)
+
+
+def record(bench: Bench, result: records.TrialFinished) -> Entry:
+    """Append the facts of a trial and fold them; return the experiment as it stands now."""
+    bench.journal.append(result)
+    bench.board.refresh()
+    trial = bench.board.trials[result.trial]
+    return bench.board.entry(trial.experiment, trial.device_class)
+
+
+def reconcile(bench: Bench) -> bool:
+    """Bring git to where a process that died at any point should have left it.
+
+    Returns whether the worktree is on its base (it is not while it has unsubmitted edits).
+    """
+    last = [c.experiment for c in bench.board.claims.values() if c.worker == bench.worker][-2:]
+    if last:
+        keep_commit(bench, last[-1])
+    queued = bench.board.queued(bench.worker)
+    for name in last:
+        if name not in queued:
+            settle(bench, name)
+    return sync(bench)
+
+
+def settle(bench: Bench, experiment: str) -> None:
+    """Remember that this experiment's train.py may be replaced: it is safe in its commit."""
+    commit = bench.board.claims[experiment].commit
+    bench.settled = [*bench.settled[-3:], bench.worktree.read(commit, config.TRAINER)]
+
+
+def sync(bench: Bench) -> bool:
+    """Move git to what the fold says; return whether the worktree is on its base. Idempotent."""
+    advance_branches(bench)
+    base = pollinate.base_for(bench.board, bench.worker)
+    return bench.worktree.move(base.commit, bench.settled)
+
+
+def advance_branches(bench: Bench) -> None:
+    """Point `swarm/<tag>/incumbent` and `…/best` at what the fold says."""
+    primary = bench.board.primary
+    wanted = (primary.incumbent, primary.best) if primary else (None, None)
+    if wanted == bench._branches:
+        return
+    with filelock.FileLock(bench.paths.git_lock, fallback_to_soft=False):
+        bench.board.refresh()  # under the lock: a slower runner must not set an older one
+        primary = bench.board.primary
+        wanted = (primary.incumbent, primary.best) if primary else (None, None)
+        names = (bench.paths.incumbent_branch, bench.paths.best_branch)
+        for name, experiment in zip(names, wanted, strict=True):
+            if experiment:
+                commit = bench.board.claims[experiment].commit
+                bench.worktree.set_ref(f"refs/heads/{name}", commit, f"swarm: {experiment}")
+    bench._branches = wanted
+
+
+def describe(bench: Bench, request: str, experiment: str) -> Answer:
+    """The answer to a submission as things stand: queued, or done with its verdict."""
+    entry = bench.board.entry(experiment)
+    incumbent = bench.board.incumbent_of(bench.worker).experiment
+    best = bench.board.entry(incumbent, bench.joined.device_class).estimate
+    return Answer(
+        id=request,
+        state="queued" if entry.kind == "candidate" else "done",
+        experiment=experiment,
+        verdict=entry.kind,
+        reason=entry.reason,
+        val_bpb=entry.estimate.mean if entry.estimate else None,
+        incumbent_val_bpb=best.mean if best else None,
+        commit=entry.claim.commit,
+        base=bench.worktree.head(),
+    )
+
+
+def _check(bench: Bench, submission: Submission) -> records.Claim:
+    parent = bench.board.commits.get(submission.base)
+    if parent is None:
+        raise Refused(
+            f"the base {submission.base[:10]} is no experiment of this swarm",
+            "do not commit yourself; swarm sync takes the current base",
+        )
+    if len(submission.source.encode()) > MAX_SOURCE_BYTES:
+        raise Refused(f"{config.TRAINER} is larger than 1 MiB", "keep data out of it")
+    others = [name for name in bench.worktree.changed_files() if name != config.TRAINER]
+    if others:
+        raise Refused(
+            f"only {config.TRAINER} may be changed, not {', '.join(others[:3])}",
+            f"undo it: git checkout -- {others[0]}",
+        )
+    print_of_change = fingerprint(submission.source)
+    if print_of_change == bench.board.claims[parent].fingerprint:
+        raise Refused(
+            f"{config.TRAINER} does the same as its base {parent}", "change something it computes"
+        )
+    _refuse_known(bench, print_of_change)
+    return records.Claim(
+        experiment="",
+        worker=bench.worker,
+        agent=bench.joined.agent,
+        parent=parent,
+        commit="",
+        fingerprint=print_of_change,
+        description=" ".join(submission.description.split())[:MAX_DESCRIPTION]
+        or "(no description)",
+    )
+
+
+def _refuse_known(bench: Bench, print_of_change: str) -> None:
+    why = bench.board.exhausted(utc_now())
+    if why:
+        raise SwarmError(f"no further experiment: {why}", "see swarm board")
+    known = bench.board.fingerprints.get(print_of_change)
+    if known:
+        entry = bench.board.entry(known)
+        score = f" with val_bpb {entry.estimate.mean:.6f}" if entry.estimate else ""
+        raise Refused(
+            f"this was tried before as {known}: {entry.kind}{score} ({entry.claim.description})",
+            f"swarm show {known}",
+        )
+
+
+def _job(bench: Bench, trial: str, seed: int, folder: Path) -> Job:
+    settings = bench.settings
+    assert bench.board.swarm is not None
+    _verify_pristine(bench.paths, bench.board.swarm.prepare_sha256)
+    cache = config.cache_folder(bench.environment)
+    device = bench.joined.device
+    own = {
+        "SWARM_CACHE": str(cache),
+        "SWARM_SCALE": settings.scale,
+        "SWARM_DATASET": settings.dataset,
+        "SWARM_SEED": str(seed),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "compiled" / device.id),
+        "TRITON_CACHE_DIR": str(cache / "compiled" / device.id / "triton"),
+    }
+    return Job(
+        trial=trial,
+        folder=str(folder),
+        evaluator=str(bench.paths.pristine),
+        python=config.python(),
+        seconds=settings.seconds,
+        timeout=settings.timeout,
+        environment=config.trial_environment(bench.environment) | devices.environment(device) | own,
+        cores=device.cores,
+    )
+
+
+def _verify_pristine(paths: Paths, expected: str) -> None:
+    found = hashlib.sha256((paths.pristine / config.EVALUATOR).read_bytes()).hexdigest()
+    if found != expected:
+        raise SwarmError(
+            f"{paths.pristine / config.EVALUATOR} was changed since the swarm began",
+            f"its sha256 must be {expected[:16]}…; restore it, then swarm recover",
+        )
+
+
+def _message(bench: Bench, description: str) -> str:
+    return f"{description}\n\nSwarm: {bench.paths.tag}\nWorker: {bench.worker}\nAgent: {bench.joined.agent}\n"
+
+
+def _author(bench: Bench) -> str:
+    return f"swarm {bench.worker}"

@@ -1,0 +1,57 @@
+"""A log that cannot fill the disk: its first part, a mark, and its last part are kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+
+HEAD_BYTES = 4 << 20
+TAIL_BYTES = 256 << 10
+
+
+class CappedLog:
+    """Writes to `path` up to `HEAD_BYTES`; of what follows the last `TAIL_BYTES` are kept."""
+
+    def __init__(self, path: Path, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> None:
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115  closed by __exit__
+        self._head_left = head
+        self._tail_size = tail
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._cut = 0
+
+    def __enter__(self) -> CappedLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._cut:
+            self._file.write(b"\n[... %d bytes cut ...]\n" % (self._cut - len(self._overflow())))
+            self._file.write(self._overflow())
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        head, overflow = data[: self._head_left], data[self._head_left :]
+        if head:
+            self._file.write(head)
+            self._head_left -= len(head)
+        self._cut += len(overflow)
+        self._remember(data)
+
+    def tail(self) -> str:
+        """The last `TAIL_BYTES` of everything written, as text."""
+        return b"".join(self._tail)[-self._tail_size :].decode(errors="replace")
+
+    def _overflow(self) -> bytes:
+        return b"".join(self._tail)[-min(self._cut, self._tail_size) :]
+
+    def _remember(self, data: bytes) -> None:
+        self._tail.append(data)
+        self._tail_bytes += len(data)
+        while self._tail_bytes - len(self._tail[0]) >= self._tail_size:
+            self._tail_bytes -= len(self._tail.popleft())

@@ -1,0 +1,187 @@
+"""The frozen records of the journal: one class per kind of line, facts only, no verdicts."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+Outcome = Literal["ok", "crash", "timeout", "rejected", "interrupted"]
+AgentState = Literal["started", "exited", "parked"]
+Action = Literal["pause", "resume", "stop", "sync"]
+EndState = Literal["stopped", "finished"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", gc=False):
+    """One line of the journal. `seq` counts from 1; both fields are set by `Journal.append`."""
+
+    seq: int = 0
+    time: datetime = _EPOCH
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """What a swarm was started with.
+
+    `seconds` is the training budget of one trial, `timeout` the limit for all of it; `scale` and `dataset` go to the trainer as they
+    are. `sync_every` is in seconds. A limit of `None` means no limit.
+    """
+
+    seconds: float
+    timeout: float
+    scale: str
+    dataset: str
+    dataset_fingerprint: str
+    policy: str = "greedy"
+    sync_every: float = 1800.0
+    max_experiments: int | None = None
+    max_hours: float | None = None
+    tmux: bool = True
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the trainer measured besides val_bpb; `None` where it did not say."""
+
+    num_steps: int | None = None
+    tokens_per_second: float | None = None
+    memory_gb: float | None = None
+    training_seconds: float | None = None
+    mfu_percent: float | None = None
+    num_params_m: float | None = None
+    depth: int | None = None
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """One slot a worker trains on.
+
+    `name` is also the worker's name (`gpu0`, `cpu1`), `id` what pins it: a GPU's UUID where it has
+    one, else its index. `cores` are the CPU cores trials may use (empty: any). `locks` names the
+    lock files of the device; they are held alone unless `exclusive` is false (oversubscribed CPU).
+    """
+
+    name: str
+    kind: Literal["cuda", "rocm", "cpu"]
+    id: str
+    model: str
+    cores: tuple[int, ...] = ()
+    locks: tuple[str, ...] = ()
+    exclusive: bool = True
+
+
+class Swarm(Record, frozen=True, tag="swarm"):
+    """The first line: a swarm was created on `root` (a commit) with `config`."""
+
+    tag: str
+    root: str
+    prepare_sha256: str
+    config: Config
+    version: str
+
+
+class Reconfigured(Record, frozen=True, tag="config"):
+    """A stopped swarm was spawned again with `config`, and with these workers only."""
+
+    config: Config
+    workers: tuple[str, ...]
+
+
+class Worker(Record, frozen=True, tag="worker"):
+    """A worker exists: one device slot with its worktree and branch. A later line replaces it."""
+
+    worker: str
+    agent: str
+    device: Device
+    device_class: str
+    branch: str
+    worktree: str
+
+
+class Claim(Record, frozen=True, tag="experiment"):
+    """The intent to try one change: its commit object exists, its ref may not yet.
+
+    `request` is the id of the submission in the worker's mailbox. `parent` is the experiment it builds on; `None` for the baseline, whose `worker` is empty.
+    """
+
+    experiment: str
+    worker: str
+    agent: str
+    parent: str | None
+    commit: str
+    fingerprint: str
+    description: str
+    request: str = ""
+
+
+class TrialStarted(Record, frozen=True, tag="trial"):
+    """A trial of an experiment is about to run with `seed` on a worker's device."""
+
+    trial: str
+    experiment: str
+    worker: str
+    device_class: str
+    seed: int
+
+
+class TrialFinished(Record, frozen=True, tag="result"):
+    """How a trial ended. `val_bpb` is set exactly when the outcome is `ok`; seconds are wall."""
+
+    trial: str
+    outcome: Outcome
+    seconds: float
+    val_bpb: float | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    metrics: Metrics = Metrics()
+
+    def __post_init__(self) -> None:
+        finite = self.val_bpb is not None and math.isfinite(self.val_bpb)
+        if finite != (self.outcome == "ok") or not math.isfinite(self.seconds):
+            raise ValueError(f"an {self.outcome} trial cannot have val_bpb {self.val_bpb}")
+
+
+class AgentEvent(Record, frozen=True, tag="agent"):
+    """The agent process of a worker was started, exited, or was given up on (`parked`)."""
+
+    worker: str
+    state: AgentState
+    reason: str = ""
+    exit_code: int | None = None
+
+
+class Control(Record, frozen=True, tag="control"):
+    """A person's command to the runners; no `workers` means all of them."""
+
+    action: Action
+    workers: tuple[str, ...] = ()
+    now: bool = False
+
+
+class Note(Record, frozen=True, tag="note"):
+    """Something learnt, shared by all workers."""
+
+    worker: str
+    text: str
+
+
+class Ended(Record, frozen=True, tag="end"):
+    """The swarm came to rest: `stopped` by a person or `finished` with its budget."""
+
+    state: EndState
+    reason: str = ""
+
+
+AnyRecord = (
+    Swarm
+    | Reconfigured
+    | Worker
+    | Claim
+    | TrialStarted
+    | TrialFinished
+    | AgentEvent
+    | Control
+    | Note
+    | Ended
+)

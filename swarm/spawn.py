@@ -1,0 +1,348 @@
+"""From a bare repository to a running swarm: choose, check, prepare, write it down, start."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import filelock
+
+from swarm import __version__, agents, config, devices, records, summary, supervisor
+from swarm.errors import Refused, SwarmError, UsageError
+from swarm.filesystem import network_filesystem
+from swarm.fingerprint import fingerprint
+from swarm.journal import Journal
+from swarm.leaderboard import BASELINE, Leaderboard
+from swarm.locks import DeviceLock, is_held
+from swarm.mailbox import Mailbox
+from swarm.panes import tmux_available
+from swarm.paths import Paths
+from swarm.worktree import Repository, add_worktree, open_repository
+
+_ALIVE_TIMEOUT_SECONDS = 60.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for; `None` leaves the choice to us. Times are in seconds."""
+
+    agents: int | None = None
+    agent: list[str] = field(default_factory=list)
+    devices: str | None = None
+    oversubscribe: bool = False
+    tag: str | None = None
+    seconds: float = 300.0
+    timeout: float | None = None
+    scale: str | None = None
+    dataset: str | None = None
+    policy: str = "greedy"
+    sync_every: float = 1800.0
+    max_experiments: int | None = None
+    max_hours: float | None = None
+    tmux: bool | None = None
+
+
+def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Paths:
+    """Start a swarm, or start a stopped one again; return once its runners are alive.
+
+    Raises `UsageError`, `Refused` or `SwarmError` before anything has been started.
+    """
+    repository = open_repository(root)
+    slots, specs = _slots(order, environment, say)
+    paths = Paths(root, order.tag and config.check_tag(order.tag) or _new_tag(root))
+    with _only_one(paths):
+        if supervisor.is_running(paths):
+            raise Refused(
+                f"swarm '{paths.tag}' is running", "swarm status; or another name: --tag …"
+            )
+        _check_free(slots, environment)
+        again = paths.journal.exists()
+        root_commit = "" if again else _check_repository(repository)
+        board = Leaderboard(Journal(paths.journal))
+        settings = _settings(root, order, environment, slots, say)
+        if again:
+            board.refresh()
+            _spawn_again(paths, board, settings, slots, specs)
+            say(f"continuing swarm {paths.tag} with {len(board.claims) - 1} experiments so far")
+        else:
+            _found(repository, paths, board, settings, root_commit, slots, specs)
+        board.refresh()
+        lay_out(paths, board)
+        supervisor.launch(paths, environment)
+    wait_alive(paths, board)
+    return paths
+
+
+def recover(paths: Paths, environment: dict[str, str]) -> list[str]:
+    """Start again what died of a running swarm; return the workers whose runner was dead.
+
+    Raises `Refused` for a swarm that came to rest.
+    """
+    board = Leaderboard(Journal(paths.journal))
+    board.refresh()
+    if board.state != "running":
+        raise Refused(
+            f"swarm '{paths.tag}' has {board.state} ({board.ended_because})",
+            f"go on with it: swarm spawn --tag {paths.tag}",
+        )
+    dead = [name for name in board.active if not is_held(paths.worker_lock(name))]
+    if not is_held(paths.supervisor_lock):
+        lay_out(paths, board)
+        supervisor.launch(paths, environment)
+    if not board.stopping:
+        wait_alive(paths, board)
+    return dead
+
+
+def lay_out(paths: Paths, board: Leaderboard) -> None:
+    """Make the worktrees, branches and mailboxes that are missing. Never removes anything."""
+    repository = Repository(paths.root)
+    repository.set_ref(
+        paths.experiment_ref(BASELINE), board.claims[BASELINE].commit, "swarm: baseline"
+    )
+    for name in board.active:
+        base = board.incumbent_of(name).commit
+        branch = board.workers[name].joined.branch
+        worktree = add_worktree(paths.root, paths.worktree(name), branch, base, paths.git_lock)
+        Mailbox(worktree.folder).create(config.Desk(str(paths.root), paths.tag, name))
+
+
+def wait_alive(paths: Paths, board: Leaderboard) -> None:
+    """Wait until every runner lives. Raises `SwarmError` naming the log of one that does not."""
+    deadline = time.monotonic() + _ALIVE_TIMEOUT_SECONDS
+    waiting = list(board.active)
+    while waiting:
+        board.refresh()
+        waiting = [name for name in waiting if not is_held(paths.worker_lock(name))]
+        if board.state != "running" or board.stopping:
+            return
+        if waiting and time.monotonic() > deadline:
+            raise SwarmError(
+                f"the runner of {waiting[0]} did not start", f"see {paths.runner_log(waiting[0])}"
+            )
+        time.sleep(0.02)
+
+
+def _slots(
+    order: Order, environment: Mapping[str, str], say: Say
+) -> tuple[list[records.Device], list[str]]:
+    """The devices and, for each, its agent; says what was chosen for the user."""
+    options = order.agent or ["tuner"]
+    wanted = order.agents
+    if wanted is None and order.agent and (order.devices is None or order.devices == "cpu"):
+        wanted = len(agents.assign(options, None))
+    if wanted is not None and wanted < 1:
+        raise UsageError(f"--agents {wanted} makes no swarm", "--agents 2")
+    slots = devices.choose(wanted, order.devices, order.oversubscribe, environment)
+    if not order.agent:
+        say("agent: tuner, the built-in offline one (choose with --agent)")
+    if order.devices is None and slots[0].kind == "cpu":
+        say(f"devices: no GPU found, so {len(slots)} CPU worker(s) (choose with --devices)")
+    return slots, agents.assign(options, len(slots))
+
+
+def _new_tag(root: Path) -> str:
+    """Today's date, with a number when that is taken: `nov21`, `nov21-2`, …"""
+    today = date.today().strftime("%b%d").lower()
+    number = 1
+    while True:
+        tag = today if number == 1 else f"{today}-{number}"
+        if not Paths(root, tag).home.exists():
+            return tag
+        number += 1
+
+
+@contextlib.contextmanager
+def _only_one(paths: Paths) -> Iterator[None]:
+    fs = network_filesystem(paths.root)
+    if fs:
+        raise SwarmError(
+            f"{paths.root} is on a network filesystem ({fs}), where file locks cannot be trusted",
+            "clone the repository onto a local disk",
+        )
+    paths.home.mkdir(parents=True, exist_ok=True)
+    ours = paths.leaderboards / ".gitignore"
+    if not ours.exists():
+        ours.write_text("*\n")
+    try:
+        with filelock.FileLock(paths.home / "spawn.lock", timeout=0, fallback_to_soft=False):
+            yield
+    except filelock.Timeout as error:
+        raise Refused(f"swarm '{paths.tag}' is being spawned", "see swarm status") from error
+    finally:
+        if not paths.journal.exists():
+            _remove_if_unused(paths.home)
+
+
+def _remove_if_unused(home: Path) -> None:
+    """A refused spawn leaves no empty swarm behind."""
+    (home / "spawn.lock").unlink(missing_ok=True)
+    if home.exists() and not any(home.iterdir()):
+        home.rmdir()
+
+
+def _check_repository(repository: Repository) -> str:
+    """The commit to start from. Raises `Refused` when it is not what lies in the folder."""
+    head = repository.resolve("HEAD")
+    if head is None:
+        raise Refused("the repository has no commit yet", "git add -A && git commit -m 'start'")
+    for name in (config.TRAINER, config.EVALUATOR):
+        if not repository.run("ls-tree", "--name-only", "HEAD", name):
+            raise Refused(
+                f"{name} is not in the last commit of {repository.folder}",
+                f"git add {name} && git commit; swarm works on repositories with "
+                f"{config.TRAINER} and {config.EVALUATOR}",
+            )
+    dirty = {config.TRAINER, config.EVALUATOR} & set(repository.changed_files())
+    if dirty:
+        raise Refused(
+            f"{' and '.join(sorted(dirty))} has changes that are not committed",
+            "commit them, or git stash",
+        )
+    return head
+
+
+def _check_free(slots: list[records.Device], environment: Mapping[str, str]) -> None:
+    """Raise `Refused`, naming the holder, when a device is being trained on."""
+    for device in slots:
+        lock = DeviceLock(config.cache_folder(environment) / "locks", device)
+        lock.acquire(0.0, "swarm spawn")
+        lock.release()
+
+
+def _settings(
+    root: Path,
+    order: Order,
+    environment: dict[str, str],
+    slots: list[records.Device],
+    say: Say,
+) -> records.Config:
+    tmux = order.tmux
+    if tmux is None:
+        tmux = tmux_available(environment)
+        if not tmux:
+            say("tmux: not found, so workers run in the background (install it to watch panes)")
+    elif tmux and not tmux_available(environment):
+        raise SwarmError(
+            "tmux is not installed", "apt install tmux / brew install tmux, or --no-tmux"
+        )
+    scale = order.scale or ("small" if slots[0].kind == "cpu" else "full")
+    if order.scale is None and scale == "small":
+        say("scale: small, as there is no GPU (choose with --scale)")
+    data = _prepare(root, scale, order.dataset, environment)
+    return records.Config(
+        seconds=order.seconds,
+        timeout=order.timeout or _default_timeout(order.seconds, scale),
+        scale=scale,
+        dataset=data["dataset"],
+        dataset_fingerprint=data["fingerprint"],
+        policy=order.policy,
+        sync_every=order.sync_every,
+        max_experiments=order.max_experiments,
+        max_hours=order.max_hours,
+        tmux=tmux,
+    )
+
+
+def _default_timeout(seconds: float, scale: str) -> float:
+    """Twice the budget, and time to compile and evaluate: upstream gives 600 s for 300 s."""
+    return 2 * seconds + (300.0 if scale == "full" else 60.0)
+
+
+def _prepare(
+    root: Path, scale: str, dataset: str | None, environment: dict[str, str]
+) -> dict[str, str]:
+    """Run the repository's prepare.py, which does nothing when the data is there."""
+    command = [config.python(), config.EVALUATOR, "--scale", scale]
+    if dataset:
+        command += ["--dataset", dataset]
+    process = subprocess.run(
+        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    told = summary.parse(process.stdout.decode(errors="replace"))
+    if process.returncode or not {"dataset", "fingerprint"} <= told.keys():
+        raise SwarmError(
+            f"prepare.py could not prepare the data (exit code {process.returncode})",
+            f"see its message above; by hand: python prepare.py --scale {scale}",
+        )
+    return told
+
+
+def _found(
+    repository: Repository,
+    paths: Paths,
+    board: Leaderboard,
+    settings: records.Config,
+    root_commit: str,
+    slots: list[records.Device],
+    specs: list[str],
+) -> None:
+    """Write down a new swarm: its first lines come together, or not at all."""
+    evaluator = repository.read(root_commit, config.EVALUATOR).encode()
+    paths.pristine.mkdir(parents=True, exist_ok=True)
+    (paths.pristine / config.EVALUATOR).write_bytes(evaluator)
+    baseline = records.Claim(
+        experiment=BASELINE,
+        worker="",
+        agent="",
+        parent=None,
+        commit=root_commit,
+        fingerprint=fingerprint(repository.read(root_commit, config.TRAINER)),
+        description="baseline",
+    )
+    first = records.Swarm(
+        tag=paths.tag,
+        root=root_commit,
+        prepare_sha256=hashlib.sha256(evaluator).hexdigest(),
+        config=settings,
+        version=__version__,
+    )
+    with board.journal.transaction() as append:
+        append(first)
+        append(baseline)
+        for slot, spec in zip(slots, specs, strict=True):
+            append(_worker(paths, settings, slot, spec))
+
+
+def _spawn_again(
+    paths: Paths,
+    board: Leaderboard,
+    settings: records.Config,
+    slots: list[records.Device],
+    specs: list[str],
+) -> None:
+    with board.journal.transaction() as append:
+        append(records.Reconfigured(config=settings, workers=tuple(slot.name for slot in slots)))
+        for slot, spec in zip(slots, specs, strict=True):
+            append(_worker(paths, settings, slot, spec))
+
+
+def _worker(
+    paths: Paths, settings: records.Config, slot: records.Device, spec: str
+) -> records.Worker:
+    return records.Worker(
+        worker=slot.name,
+        agent=spec,
+        device=slot,
+        device_class=devices.device_class(
+            slot, settings.seconds, settings.dataset_fingerprint, _torch_version()
+        ),
+        branch=paths.branch(slot.name),
+        worktree=str(paths.worktree(slot.name)),
+    )
+
+
+def _torch_version() -> str:
+    """Read from its metadata: importing torch takes seconds."""
+    if importlib.util.find_spec("torch") is None:
+        return "none"
+    return importlib.metadata.version("torch")

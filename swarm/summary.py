@@ -1,0 +1,124 @@
+"""What a finished trial is worth: its printed summary held against what was measured."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from swarm.records import Metrics, Outcome, TrialFinished
+
+PRINTED_TOLERANCE = 1e-4
+"""The summary prints six decimals; more than this apart is another number."""
+BUDGET_SLACK = 1.1, 5.0
+"""Training may exceed its budget by this factor plus these seconds (the step under way)."""
+_REASON_CHARACTERS = 400
+
+
+class Ended(Protocol):
+    """How the process ended; see `trial.Ending`."""
+
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def stopped(self) -> str | None: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+class Attested(msgspec.Struct, frozen=True):
+    """What `prepare.evaluate_bpb` measured and wrote itself."""
+
+    val_bpb: float
+
+
+def parse(log: str) -> dict[str, str]:
+    """The `key: value` lines behind the last line `---`; empty when there is no such line."""
+    lines = log.splitlines()
+    last = max((i for i, line in enumerate(lines) if line.strip() == "---"), default=None)
+    if last is None:
+        return {}
+    pairs = (line.partition(":") for line in lines[last + 1 :])
+    return {key.strip(): value.strip() for key, colon, value in pairs if colon}
+
+
+def judge(
+    trial: str, seconds: float, timeout: float, ending: Ended, log: str, attestation: Path
+) -> TrialFinished:
+    """Decide the outcome of a trial from how it ended, what it printed and what was attested."""
+    printed = parse(log)
+    outcome, reason, val_bpb = _outcome(seconds, timeout, ending, log, printed, attestation)
+    return TrialFinished(
+        trial=trial,
+        outcome=outcome,
+        seconds=round(ending.seconds, 3),
+        val_bpb=val_bpb,
+        exit_code=ending.exit_code,
+        reason=reason[-_REASON_CHARACTERS:],
+        metrics=_metrics(printed),
+    )
+
+
+def _outcome(
+    seconds: float,
+    timeout: float,
+    ending: Ended,
+    log: str,
+    printed: dict[str, str],
+    attestation: Path,
+) -> tuple[Outcome, str, float | None]:
+    if ending.stopped == "interrupted":
+        return "interrupted", "its runner went away or was stopped", None
+    if ending.stopped == "timeout":
+        return "timeout", f"no result after {timeout:.0f} s; last line: {last_words(log)}", None
+    if ending.exit_code != 0:
+        return "crash", f"exit code {ending.exit_code}: {last_words(log)}", None
+    claimed = _number(printed.get("val_bpb"))
+    if claimed is None:
+        return "crash", f"ended without a summary: {last_words(log)}", None
+    try:
+        attested = msgspec.json.decode(attestation.read_bytes(), type=Attested).val_bpb
+    except (OSError, msgspec.DecodeError):
+        return "rejected", "printed a val_bpb that prepare.evaluate_bpb did not measure", None
+    if not attested > 0 or abs(claimed - attested) > PRINTED_TOLERANCE:
+        return "rejected", f"printed val_bpb {claimed:.6f}, measured was {attested:.6f}", None
+    trained = _number(printed.get("training_seconds")) or 0.0
+    if trained > seconds * BUDGET_SLACK[0] + BUDGET_SLACK[1]:
+        return "rejected", f"trained {trained:.0f} s of a budget of {seconds:.0f} s", None
+    return "ok", "", attested
+
+
+def last_words(log: str) -> str:
+    """The last line of a log that says something; of a traceback, the exception."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1] if lines else "(it printed nothing)"
+
+
+def _metrics(printed: dict[str, str]) -> Metrics:
+    training = _number(printed.get("training_seconds"))
+    tokens_m = _number(printed.get("total_tokens_M"))
+    memory_mb = _number(printed.get("peak_vram_mb"))
+    return Metrics(
+        num_steps=_integer(printed.get("num_steps")),
+        tokens_per_second=tokens_m * 1e6 / training if tokens_m and training else None,
+        memory_gb=memory_mb / 1024 if memory_mb is not None else None,
+        training_seconds=training,
+        mfu_percent=_number(printed.get("mfu_percent")),
+        num_params_m=_number(printed.get("num_params_M")),
+        depth=_integer(printed.get("depth")),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _integer(text: str | None) -> int | None:
+    value = _number(text)
+    return None if value is None else int(value)

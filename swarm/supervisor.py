@@ -1,0 +1,169 @@
+"""One per swarm: starts runners, restarts the dead, parks the hopeless, and ends the swarm."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from types import FrameType
+
+from swarm import config, records
+from swarm.errors import DiskFull, Refused
+from swarm.experiment import Bench, reconcile
+from swarm.journal import Journal, utc_now
+from swarm.leaderboard import Leaderboard
+from swarm.locks import ProcessLock, is_held
+from swarm.panes import Panes, choose_panes
+from swarm.paths import Paths
+from swarm.views import tsv
+from swarm.worktree import Worktree
+
+_TICK_SECONDS = 0.2
+_START_GRACE_SECONDS = 20.0
+_BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 60.0)
+_HEALTHY_SECONDS = 120.0
+_RESULTS_TSV_SHARE = 0.02
+log = logging.getLogger("swarm.supervisor")
+
+
+@dataclass
+class Watch:
+    """What the supervisor remembers of one runner; times are seconds of a monotonic clock."""
+
+    started: float = float("-inf")
+    deaths: int = 0
+    seen_alive: bool = False
+
+
+class Supervisor:
+    """Holds no state that the journal does not: a dead one is replaced by starting another."""
+
+    def __init__(self, paths: Paths, environment: dict[str, str]) -> None:
+        self.paths, self.environment = paths, environment
+        self.board = Leaderboard(Journal(paths.journal))
+        self.board.refresh()
+        assert self.board.config is not None
+        self.panes: Panes = choose_panes(self.board.config.tmux, paths.tag, paths.root, environment)
+        self.watches = {worker: Watch() for worker in self.board.active}
+        self.stuck = ""
+        self.lock = ProcessLock(paths.supervisor_lock)
+        self.ending = False
+        self.results = tsv.ResultsFile(paths.results_tsv, _RESULTS_TSV_SHARE)
+
+    def run(self) -> None:
+        """Run until the swarm ends. Raises `Refused` when another supervisor runs."""
+        if not self.lock.try_acquire():
+            raise Refused(f"swarm {self.paths.tag} has a supervisor already", "see swarm status")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        while not self.ending:
+            try:
+                if self._step():
+                    return
+            except DiskFull as error:
+                log.warning("%s", error)
+            time.sleep(_TICK_SECONDS)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Leave; the runners go on without a supervisor."""
+        log.info("got %s", signal.Signals(number).name)
+        self.ending = True
+
+    def _step(self) -> bool:
+        """One round; return whether the swarm has come to rest."""
+        self.board.refresh()
+        self.results.refresh(self.board)
+        now = time.monotonic()
+        alive = {name: is_held(self.paths.worker_lock(name)) for name in self.watches}
+        ended = self._end_state()
+        if ended and not any(alive.values()):
+            conclude(self.paths, self.board, self.panes, ended)
+            return True
+        for worker, watch in self.watches.items():
+            if alive[worker]:
+                watch.seen_alive = True
+                if now - watch.started > _HEALTHY_SECONDS:
+                    watch.deaths = 0
+            elif not ended:
+                self._revive(worker, watch, now)
+        return False
+
+    def _end_state(self) -> records.Ended | None:
+        """How the swarm ends once its runners are gone; `None` while it should go on."""
+        if self.board.stopping:
+            return records.Ended(state="stopped", reason=self.stuck or "by swarm stop")
+        over = self.board.exhausted(utc_now())
+        if over and not any(self.board.queued(name) for name in self.watches):
+            return records.Ended(state="finished", reason=over)
+        workers = [self.board.workers[name] for name in self.watches]
+        if all(worker.parked and not worker.open_trial for worker in workers):
+            self.stuck = f"every worker is parked: {workers[0].parked}"
+            self.board.journal.append(records.Control(action="stop"))
+        return None
+
+    def _revive(self, worker: str, watch: Watch, now: float) -> None:
+        """Start a runner that is not alive: at once the first time, then with backoff."""
+        if watch.started > float("-inf"):
+            if not watch.seen_alive and now - watch.started < _START_GRACE_SECONDS:
+                return
+            if watch.seen_alive:
+                log.warning("the runner of %s died", worker)
+                watch.seen_alive = False
+                watch.deaths += 1
+            if now - watch.started < _BACKOFF_SECONDS[min(watch.deaths, 4)]:
+                return
+        watch.started = now
+        pane = self.panes.start(
+            worker,
+            [config.python(), "-P", "-m", "swarm.cli", "runner", worker, "--tag", self.paths.tag],
+            self.environment,
+            self.paths.root,
+            self.paths.worker_log(worker),
+        )
+        log.info("started the runner of %s in pane %s", worker, pane)
+
+
+def launch(paths: Paths, environment: dict[str, str]) -> None:
+    """Start a supervisor as a process of its own that outlives this one."""
+    paths.home.mkdir(parents=True, exist_ok=True)
+    with open(paths.supervisor_log, "ab") as output:
+        subprocess.Popen(
+            [config.python(), "-P", "-m", "swarm.cli", "supervise", "--tag", paths.tag],
+            cwd=paths.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def conclude(paths: Paths, board: Leaderboard, panes: Panes, ended: records.Ended) -> None:
+    """Put every worktree on the incumbent, write down that the swarm rests, close its panes."""
+    for worker in board.active:
+        worktree = Worktree(paths.worktree(worker), board.workers[worker].joined.branch)
+        if worktree.folder.exists():
+            reconcile(Bench(paths, worker, board.journal, board, worktree, {}))
+    board.journal.append(ended)
+    board.refresh()
+    tsv.write(paths.results_tsv, board)
+    panes.close()
+
+
+def is_running(paths: Paths) -> bool:
+    """Whether any process of the swarm is alive."""
+    locks = [paths.supervisor_lock, *(paths.home / "workers").glob("*.lock")]
+    return any(is_held(lock) for lock in locks)
+
+
+def wait_until_at_rest(paths: Paths, board: Leaderboard, environment: dict[str, str]) -> None:
+    """Wait until a stopping swarm has come to rest; conclude it where no supervisor does."""
+    while is_running(paths):
+        time.sleep(_TICK_SECONDS)
+    board.refresh()
+    if board.state == "running":
+        assert board.config is not None
+        panes = choose_panes(board.config.tmux, paths.tag, paths.root, environment)
+        conclude(paths, board, panes, records.Ended(state="stopped", reason="by swarm stop"))

@@ -1,0 +1,1 @@
+"""Readers of the leaderboard: they show it and change nothing."""

@@ -1,0 +1,160 @@
+"""Status, board and experiment as text for a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from swarm.decide import Verdict, VerdictKind
+from swarm.leaderboard import BASELINE, DeviceClass, Entry, Leaderboard
+from swarm.views.documents import Document, ranked
+
+_COLOURS: dict[str, str] = {
+    "keep": "32", "training": "32", "crash": "31", "timeout": "31", "rejected": "31",
+    "dead": "31", "parked": "33", "paused": "33", "candidate": "36", "interrupted": "33",
+    "discard": "2",
+}  # fmt: skip
+_ELLIPSIS = "…"
+
+
+class Style:
+    """Colours words when `colour` is on; `width` is the terminal's columns."""
+
+    def __init__(self, colour: bool, width: int) -> None:
+        self.colour, self.width = colour, width
+
+    def word(self, word: str, text: str | None = None) -> str:
+        shown = word if text is None else text
+        code = _COLOURS.get(word.strip())
+        return f"\x1b[{code}m{shown}\x1b[0m" if self.colour and code else shown
+
+
+def printable(text: str) -> str:
+    """Text of agents and logs, safe for a terminal: control characters are made visible."""
+    return "".join(
+        f"\\x{ord(c):02x}" if unicodedata.category(c) in ("Cc", "Cf") else c for c in text
+    )
+
+
+def fit(text: str, width: int) -> str:
+    clean = printable(text)
+    return clean if len(clean) <= width else clean[: max(0, width - 1)] + _ELLIPSIS
+
+
+def board(fold: Leaderboard, top: int | None, device_class: str | None, style: Style) -> str:
+    """The leaderboard, one table per device class, best first."""
+    parts = [
+        "\n".join(_class_lines(known, top, style))
+        for name, known in fold.classes.items()
+        if device_class in (None, name)
+    ]
+    return "\n\n".join(parts)
+
+
+def status(document: Document, style: Style) -> str:
+    """The swarm and its workers."""
+    state = document["state"] + (f" ({document['reason']})" if document["reason"] else "")
+    if document["state"] == "running" and not document["supervisor"]:
+        state = "running without its supervisor (swarm recover starts it again)"
+    limit = f" of {document['max_experiments']}" if document["max_experiments"] else ""
+    lines = [f"swarm {document['tag']}: {state}, {document['experiments']}{limit} experiments"]
+    for name in ("incumbent", "best"):
+        found = document[name]
+        if found:
+            sd = f" ± {found['sd']:.6f}" if found["sd"] is not None else ""
+            lines.append(
+                f"{name}: {found['experiment']}, val_bpb {found['val_bpb']:.6f}{sd}"
+                f" (trials: {found['replicates']}), commit {found['commit'][:10]}"
+            )
+    rows = [["worker", "state", "exps", "best", "duty", "agent", "what"]]
+    rows += [
+        [
+            worker["name"],
+            worker["state"],
+            str(worker["experiments"]),
+            _score(worker["best_val_bpb"]),
+            "-" if worker["duty_cycle"] is None else f"{worker['duty_cycle']:.0%}",
+            fit(worker["agent"], 16),
+            worker["reason"],
+        ]
+        for worker in document["workers"]
+    ]
+    return "\n".join([*lines, "", *_table(rows, style, right=(2, 3, 4), coloured=1)])
+
+
+def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
+    """One experiment: what, why, and its trials."""
+    claim = entry.claim
+    who = f"{claim.worker}, {claim.agent}" if claim.worker else "the starting point"
+    lines = [
+        f"{claim.experiment}  {style.word(entry.kind)}  {printable(claim.description)}",
+        f"why      {printable(entry.reason)}",
+        f"who      {who}, {claim.time:%Y-%m-%d %H:%M:%S} UTC",
+        f"commit   {claim.commit}" + (f", on {claim.parent}" if claim.parent else ""),
+    ]
+    if entry.metrics.num_steps:
+        speed = entry.metrics.tokens_per_second or 0
+        lines.append(f"speed    {entry.metrics.num_steps} steps, {speed:,.0f} tokens/s")
+    for name in entry.trials:
+        trial = fold.trials[name]
+        score = "" if trial.val_bpb is None else f"  val_bpb {trial.val_bpb:.6f}"
+        outcome = trial.outcome or "training"
+        lines.append(
+            f"{name:<8} {style.word(outcome)} on {trial.worker}, seed {trial.seed},"
+            f" {trial.seconds:.0f} s{score}"
+        )
+    return "\n".join(lines)
+
+
+def verdict_line(entry: Entry, style: Style) -> str:
+    """One experiment in one line, for a running commentary."""
+    claim = entry.claim
+    text = f"{claim.experiment:<5} {claim.worker:<6} {entry.kind:<9} {printable(claim.description)}"
+    return style.word(entry.kind, fit(f"{text} | {entry.reason}", style.width))
+
+
+def verdict(kind: VerdictKind, reason: str, style: Style) -> str:
+    return f"{style.word(kind)}: {printable(Verdict(kind, reason).reason)}"
+
+
+def _class_lines(known: DeviceClass, top: int | None, style: Style) -> Iterable[str]:
+    sigma = "not measured yet" if known.sigma is None else f"{known.sigma:.6f}"
+    yield f"{known.name}   noise σ: {sigma}"
+    baseline = known.entries[BASELINE].estimate if BASELINE in known.entries else None
+    rows = [["", "exp", "val_bpb", "Δ base", "n", "verdict", "worker", "parent", "description"]]
+    for entry in ranked(known)[:top]:
+        mean = entry.estimate.mean if entry.estimate else None
+        delta = mean - baseline.mean if mean is not None and baseline else None
+        rows.append(
+            [
+                "*" if entry.experiment == known.incumbent else "",
+                entry.experiment,
+                _score(mean),
+                "-" if delta is None else f"{delta:+.6f}",
+                str(len(entry.values)),
+                entry.kind,
+                entry.claim.worker or "-",
+                entry.claim.parent or "-",
+                entry.claim.description,
+            ]
+        )
+    yield from _table(rows, style, right=(2, 3, 4), coloured=5)
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6f}"
+
+
+def _table(
+    rows: Sequence[Sequence[str]], style: Style, right: Sequence[int], coloured: int
+) -> Iterable[str]:
+    """Align columns; the last one takes what the terminal's width leaves."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    left = max(20, style.width - sum(widths) - 2 * len(widths))
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        cells[coloured] = style.word(row[coloured], cells[coloured])
+        yield "  ".join([*cells, fit(row[-1], left)]).rstrip()

@@ -1,0 +1,260 @@
+"""Worktrees, branches and commits, over git itself (GitPython); only train.py is ever moved."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import filelock
+import git
+import psutil
+
+from swarm.config import TRAINER
+from swarm.errors import GitError, Refused, SwarmError
+
+_LOCK_EXISTS = re.compile(r"Unable to create '(?P<path>[^']+\.lock)': File exists")
+_LOCK_ATTEMPTS, _LOCK_WAIT_SECONDS = 20, 0.1
+
+
+class Repository:
+    """Git commands in one checkout: the user's own or a worker's worktree."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._git = git.cmd.Git(folder)
+
+    def run(
+        self,
+        *command: str,
+        stdin: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run `git COMMAND` and return its output without the final newline.
+
+        A lock left by a dead git process is cleared and the command tried again. Raises
+        `GitError` naming the command.
+        """
+        for attempt in range(_LOCK_ATTEMPTS + 1):
+            try:
+                return self._once(command, stdin, environment)
+            except git.exc.GitCommandError as error:
+                locked = _LOCK_EXISTS.search(str(error.stderr))
+                if not locked or attempt == _LOCK_ATTEMPTS:
+                    raise _translated(command, error) from error
+                _clear_stale_lock(Path(locked["path"]))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _once(
+        self, command: tuple[str, ...], stdin: bytes | None, environment: Mapping[str, str] | None
+    ) -> str:
+        arguments = ["git", *command]
+        env = dict(environment or {})
+        if stdin is None:
+            return str(self._git.execute(arguments, env=env))
+        # The wrapper must stay referenced: it ends the process when it is collected.
+        wrapper = self._git.execute(arguments, env=env, istream=-1, as_process=True)
+        assert wrapper.proc is not None
+        out, err = wrapper.proc.communicate(stdin)
+        if wrapper.proc.returncode:
+            raise git.exc.GitCommandError(arguments, wrapper.proc.returncode, err, out)
+        return bytes(out).decode().removesuffix("\n")
+
+    def read(self, commit: str, path: str) -> str:
+        """The text of a file at a commit, exactly."""
+        try:
+            data = self._git.execute(
+                ["git", "cat-file", "blob", f"{commit}:{path}"],
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+            )
+        except git.exc.GitCommandError as error:
+            raise _translated(("cat-file", f"{commit}:{path}"), error) from error
+        assert isinstance(data, bytes)
+        return data.decode()
+
+    def resolve(self, name: str) -> str | None:
+        """The commit that a ref, branch or short id names; `None` when there is none."""
+        try:
+            return self.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        except GitError:
+            return None
+
+    def branch(self) -> str | None:
+        """The branch that is checked out; `None` when HEAD is detached."""
+        try:
+            return self.run("symbolic-ref", "--quiet", "--short", "HEAD")
+        except GitError:
+            return None
+
+    def changed_files(self) -> list[str]:
+        """Tracked files that differ from HEAD, in the index or the folder."""
+        # --no-optional-locks: looking must not take the index lock away from whoever works here.
+        out = self.run("--no-optional-locks", "status", "--porcelain", "-z", "--untracked-files=no")
+        return [entry[3:] for entry in out.split("\0") if len(entry) > 3]
+
+    def commit_trainer(self, base: str, source: str, message: str, author: str) -> str:
+        """Write a commit: `base` with train.py replaced. No index, branch or file is touched."""
+        blob = self.run("hash-object", "-w", "--stdin", stdin=source.encode())
+        tree = self.run("ls-tree", "-z", base)
+        entries = tree.rstrip("\0").split("\0")
+        replaced = [
+            f"{entry.split()[0]} blob {blob}\t{TRAINER}" if _path(entry) == TRAINER else entry
+            for entry in entries
+        ]
+        new_tree = self.run("mktree", "-z", stdin=("\0".join(replaced) + "\0").encode())
+        return self.run(
+            "commit-tree", new_tree, "-p", base, "-F", "-",
+            stdin=message.encode(), environment=_identity(author),
+        )  # fmt: skip
+
+    def set_ref(self, ref: str, commit: str, reason: str) -> None:
+        """Point a ref (`refs/…`) at a commit, wherever it pointed."""
+        self.run("update-ref", "-m", reason, ref, commit)
+
+    def head(self) -> str:
+        return self.run("rev-parse", "HEAD")
+
+
+class Worktree(Repository):
+    """A worker's checkout, on its own branch."""
+
+    def __init__(self, folder: Path, branch: str) -> None:
+        super().__init__(folder)
+        self.branch_name = branch
+
+    @property
+    def trainer(self) -> Path:
+        return self.folder / TRAINER
+
+    def source(self) -> str | None:
+        """train.py as it lies in the folder; `None` when it is gone or no text."""
+        try:
+            return self.trainer.read_bytes().decode()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+
+    def move(self, commit: str, expendable: Collection[str]) -> bool:
+        """Put branch and train.py onto `commit`; other files are the same in all experiments.
+
+        Only if train.py is what HEAD says or one of the `expendable` texts: an agent's unsubmitted
+        edits are never lost. Returns whether it moved. Safe to repeat after a crash at any point.
+        """
+        head = self.head()
+        target = self.read(commit, TRAINER)
+        current = self.source()
+        if current is None or current == target:
+            known = True
+        else:
+            known = current in expendable or current == self.read(head, TRAINER)
+        if not known or not self._swap(current, target):
+            return False
+        if head != commit:
+            self.set_ref(f"refs/heads/{self.branch_name}", commit, "swarm: move")
+        self.run("update-index", "--add", "--cacheinfo", self._index_entry(commit))
+        self.run("update-index", "-q", "--refresh")
+        return True
+
+    def _index_entry(self, commit: str) -> str:
+        mode, _, blob, _ = self.run("ls-tree", commit, TRAINER).split(maxsplit=3)
+        return f"{mode},{blob},{TRAINER}"
+
+    def _swap(self, current: str | None, target: str) -> bool:
+        """Replace train.py, unless it changed since it was read; then put the edit back."""
+        if current == target:
+            return True
+        box = self.folder / ".swarm"
+        new, old = box / "incoming.py", box / "outgoing.py"
+        new.write_bytes(target.encode())
+        old.unlink(missing_ok=True)
+        if current is not None:
+            os.link(self.trainer, old)
+        new.replace(self.trainer)
+        if current is not None and old.read_bytes() != current.encode():
+            old.replace(self.trainer)
+            return False
+        return True
+
+
+def open_repository(root: Path) -> Repository:
+    """The user's checkout at `root`; raises `SwarmError` when git does not accept it."""
+    repository = Repository(root)
+    try:
+        repository.run("rev-parse", "--git-dir")
+    except GitError as error:
+        raise SwarmError(
+            f"{root} is not a git repository ({error})", "git init, add train.py, and commit"
+        ) from error
+    return repository
+
+
+def add_worktree(root: Path, folder: Path, branch: str, commit: str, lock: Path) -> Worktree:
+    """Check out `branch` in `folder`, creating what is missing; an existing branch is reused.
+
+    Serialised: parallel `git worktree add` fails now and then.
+    """
+    repository = Repository(root)
+    worktree = Worktree(folder, branch)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(lock, fallback_to_soft=False):
+        if (folder / ".git").exists():
+            if worktree.branch() != branch:
+                raise Refused(
+                    f"{folder} is on branch {worktree.branch()}, not {branch}",
+                    f"git -C '{folder}' switch {branch}",
+                )
+            return worktree
+        ours = folder.parent / ".gitignore"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        ours.write_text("*\n")
+        repository.run("worktree", "prune")
+        if repository.resolve(f"refs/heads/{branch}"):
+            repository.run("worktree", "add", "--quiet", str(folder), branch)
+        else:
+            repository.run("worktree", "add", "--quiet", "-b", branch, str(folder), commit)
+    return worktree
+
+
+def _path(entry: str) -> str:
+    return entry.partition("\t")[2]
+
+
+def _identity(author: str) -> dict[str, str]:
+    name = {"GIT_AUTHOR_NAME": author, "GIT_COMMITTER_NAME": author}
+    return name | {"GIT_AUTHOR_EMAIL": "swarm@localhost", "GIT_COMMITTER_EMAIL": "swarm@localhost"}
+
+
+def _translated(command: tuple[str, ...], error: git.exc.GitCommandError) -> GitError:
+    said = re.sub(r"^\s*stderr: '(.*)'$", r"\1", str(error.stderr).strip(), flags=re.DOTALL)
+    text = " ".join(said.split()) or f"exit code {error.status}"
+    return GitError(f"git {' '.join(command[:2])}: {text}", "run swarm doctor, then swarm recover")
+
+
+def _clear_stale_lock(lock: Path) -> None:
+    """Remove a git lock whose owner is dead; where it may be alive, wait a little.
+
+    The owner can only be a git process of this repository that is older than the lock.
+    """
+    try:
+        created = lock.stat().st_mtime
+    except FileNotFoundError:
+        return
+    if any(_may_own(process, lock, created) for process in psutil.process_iter()):
+        time.sleep(_LOCK_WAIT_SECONDS)
+    else:
+        lock.unlink(missing_ok=True)
+
+
+def _may_own(process: psutil.Process, lock: Path, created: float) -> bool:
+    try:
+        if not process.name().startswith("git") or process.create_time() > created + 0.1:
+            return False
+        cwd = Path(process.cwd())
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    common = next((parent for parent in lock.parents if parent.name == ".git"), lock.parent)
+    return lock.is_relative_to(cwd) or cwd.is_relative_to(common.parent)

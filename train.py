@@ -1,0 +1,618 @@
+"""One trial: train a GPT for a fixed wall-clock budget, then score it in validation bits per byte.
+
+    python train.py
+
+This is the file that agents edit; data, evaluation and devices are in prepare.py, which also
+documents the environment (SWARM_SECONDS, SWARM_SEED, …). Importing this file trains nothing.
+The last lines of the output are `---` and one `key: value` a line. Exit codes: 0 scored, 1 failed
+(`FAIL: …` when the loss is lost), 3 the device is training already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import importlib.util
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import prepare
+from prepare import MAX_SEQ_LEN, SCALE, TIME_BUDGET, Device
+
+STARTED = time.monotonic()
+
+# ==================================================================================================
+# Hyperparameters: NAME = value  # what it is [low, high] or {choice, choice}
+# ==================================================================================================
+
+# Model
+DEPTH = 8  # transformer blocks [2, 24]
+ASPECT_RATIO = 64  # model width per block, before rounding up to whole heads [32, 128]
+HEAD_DIM = 128  # channels of an attention head {64, 128}
+MLP_RATIO = 4  # hidden width of the MLP / model width {2, 3, 4, 5, 6}
+WINDOW_PATTERN = "SSSL"  # attention span by block, repeated; the last is L {L, SL, SSL, SSSL}
+SHORT_WINDOW = 0.5  # span of an S block / sequence length [0.0625, 1.0]
+ROPE_BASE = 10000.0  # base of the rotary wavelengths [1000.0, 1000000.0]
+SOFTCAP = 15.0  # logits are bounded to ± this [5.0, 50.0]
+INIT_SCALE = 1.0  # factor on the initial block weights [0.25, 2.0]
+X0_INIT = 0.1  # initial weight of the embedding in every block's input [0.0, 0.5]
+
+# Batch
+TOTAL_BATCH_SIZE = 524288  # tokens of an optimizer step {65536, 131072, 262144, 524288, 1048576}
+DEVICE_BATCH_SIZE = 128  # rows of a forward pass; the rest by gradient accumulation (memory)
+
+# Optimizer
+MATRIX_LR = 0.04  # Muon, the matrices of the blocks [0.004, 0.2]
+EMBEDDING_LR = 0.6  # AdamW, token and value embeddings, at width 768 [0.06, 3.0]
+UNEMBEDDING_LR = 0.004  # AdamW, the head, at width 768 [0.0005, 0.04]
+SCALAR_LR = 0.5  # AdamW, x0 scalars; residual scalars get a hundredth [0.05, 2.0]
+WEIGHT_DECAY = 0.2  # Muon, cautious, falls to 0 with progress [0.0, 1.0]
+ADAM_BETA1 = 0.8  # AdamW, first moment [0.5, 0.95]
+ADAM_BETA2 = 0.95  # AdamW, second moment [0.8, 0.999]
+MUON_MOMENTUM = 0.95  # Muon, after its warm-up [0.8, 0.99]
+MUON_MOMENTUM_START = 0.85  # Muon, at the first step [0.5, 0.95]
+MUON_MOMENTUM_STEPS = 300  # steps of the momentum's warm-up [1, 1000]
+MUON_BETA2 = 0.95  # Muon, variance reduction [0.5, 0.999]
+
+# Schedule, as shares of the time budget
+WARMUP_RATIO = 0.0  # rise of the learning rates from 0 [0.0, 0.3]
+WARMDOWN_RATIO = 0.5  # fall of the learning rates at the end [0.1, 1.0]
+FINAL_LR_FRAC = 0.0  # learning rates at the end / at their height [0.0, 0.2]
+
+if SCALE == "small":
+    DEPTH = 2  # transformer blocks [1, 8]
+    ASPECT_RATIO = 32  # model width per block, before rounding up to whole heads [16, 128]
+    HEAD_DIM = 32  # channels of an attention head {16, 32, 64}
+    TOTAL_BATCH_SIZE = 2048  # tokens of an optimizer step {512, 1024, 2048, 4096, 8192}
+    DEVICE_BATCH_SIZE = 8  # rows of a forward pass; the rest by gradient accumulation (memory)
+
+# ==================================================================================================
+# Model
+# ==================================================================================================
+
+GATE_CHANNELS = 32  # channels that the value embeddings' gates look at
+Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # (q, k, v, window) → mixed v
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape of a model; the defaults of what is not asked for are the hyperparameters above."""
+
+    vocab_size: int
+    seq_len: int = MAX_SEQ_LEN
+    depth: int = DEPTH
+    head_dim: int = HEAD_DIM
+    heads: int = math.ceil(DEPTH * ASPECT_RATIO / HEAD_DIM)
+    window_pattern: str = WINDOW_PATTERN
+    embedding_dtype: torch.dtype = torch.float32  # of embeddings and RoPE tables
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def windows(self) -> list[int]:
+        """Per block: how many tokens before its own a token sees."""
+        spans = {"S": max(1, round(self.seq_len * SHORT_WINDOW)), "L": self.seq_len}
+        pattern = [spans[self.window_pattern[i % len(self.window_pattern)]] for i in range(self.depth)]
+        return [*pattern[:-1], self.seq_len]
+
+    def has_value_embedding(self, block: int) -> bool:
+        """Every other block, the last one included."""
+        return (self.depth - 1 - block) % 2 == 0
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMSNorm over the last dimension, without parameters."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rope_tables(config: GPTConfig, device: str) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, each of shape (T, 1, head_dim / 2)."""
+    channels = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
+    frequencies = ROPE_BASE ** (-channels / config.head_dim)
+    positions = torch.arange(config.seq_len, dtype=torch.float32, device=device)
+    angles = torch.outer(positions, frequencies).unsqueeze(1)
+    return angles.cos().to(config.embedding_dtype), angles.sin().to(config.embedding_dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) of x (B, T, H, D); pairs are the two halves."""
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat((left * cos + right * sin, right * cos - left * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention with QK-norm and, in some blocks, a gated value embedding."""
+
+    def __init__(self, config: GPTConfig, block: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.window = config.heads, config.head_dim, config.windows[block]
+        width = config.width
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        has_gate = config.has_value_embedding(block)
+        channels = min(GATE_CHANNELS, width)
+        self.gate = nn.Linear(channels, config.heads, bias=False) if has_gate else None
+
+    def forward(
+        self, x: Tensor, value_embedding: Tensor | None, rope: tuple[Tensor, Tensor], attend: Attend
+    ) -> Tensor:
+        shape = (*x.shape[:2], self.heads, self.head_dim)
+        q, k, v = self.query(x).view(shape), self.key(x).view(shape), self.value(x).view(shape)
+        if self.gate is not None and value_embedding is not None:
+            gate = 2 * torch.sigmoid(self.gate(x[..., : self.gate.in_features]))
+            v = v + gate.unsqueeze(-1) * value_embedding.view(shape)
+        q, k = norm(rotate(q, *rope)).type_as(v), norm(rotate(k, *rope)).type_as(v)
+        return self.output(attend(q, k, v, self.window).reshape(x.shape))
+
+
+class MLP(nn.Module):
+    """Two linear layers with ReLU² between (So et al. 2021)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.width, MLP_RATIO * config.width, bias=False)
+        self.down = nn.Linear(MLP_RATIO * config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, block: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, block)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: Tensor, value_embedding: Tensor | None, rope: tuple[Tensor, Tensor], attend: Attend
+    ) -> Tensor:
+        x = x + self.attention(norm(x), value_embedding, rope, attend)
+        return x + self.mlp(norm(x))
+
+
+class GPT(nn.Module):
+    """Tokens (B, T) → logits (B, T, V) in float32, or → the mean cross-entropy when targets come."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: GPTConfig, attend: Attend | None = None, device: str = "cpu") -> None:
+        super().__init__()
+        self.config = config
+        self.attend = attend or sdpa_attention(config, device)
+        dtype = config.embedding_dtype
+        with torch.device(device):
+            self.embedding = nn.Embedding(config.vocab_size, config.width, dtype=dtype)
+            self.value_embeddings = nn.ModuleDict(
+                {
+                    str(i): nn.Embedding(config.vocab_size, config.width, dtype=dtype)
+                    for i in range(config.depth)
+                    if config.has_value_embedding(i)
+                }
+            )
+            self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
+            self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+            self.residual_scalars = nn.Parameter(torch.ones(config.depth))
+            self.x0_scalars = nn.Parameter(torch.full((config.depth,), X0_INIT))
+        for name, table in zip(("cos", "sin"), rope_tables(config, device), strict=True):
+            self.register_buffer(name, table, persistent=False)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Both output projections and the gates start at zero: blocks begin as the identity."""
+        bound = math.sqrt(3 / self.config.width)  # of a uniform variable with SD 1/√width
+        nn.init.normal_(self.embedding.weight, std=1.0)
+        nn.init.normal_(self.head.weight, std=0.001)
+        for embedding in self.value_embeddings.parameters():
+            nn.init.uniform_(embedding, -bound, bound)
+        for name, weight in self.blocks.named_parameters():
+            if name.endswith(("output.weight", "down.weight", "gate.weight")):
+                nn.init.zeros_(weight)
+            else:
+                nn.init.uniform_(weight, -bound * INIT_SCALE, bound * INIT_SCALE)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
+        length = tokens.size(1)
+        rope = (self.cos[:length], self.sin[:length])
+        x = x0 = norm(self.embedding(tokens))
+        for i, block in enumerate(self.blocks):
+            x = self.residual_scalars[i] * x + self.x0_scalars[i] * x0
+            key = str(i)
+            values = self.value_embeddings[key](tokens) if key in self.value_embeddings else None
+            x = block(x, values, rope, self.attend)
+        logits = self.head(norm(x)).float()
+        logits = SOFTCAP * torch.tanh(logits / SOFTCAP)
+        if targets is None:
+            return logits
+        return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.reshape(-1))
+
+    def flops_per_token(self) -> float:
+        """Training FLOPs: 6 per matrix weight, 12 × channels × span per block (PaLM, appendix B)."""
+        matrices = sum(p.numel() for p in self.blocks.parameters()) + self.head.weight.numel()
+        spans = sum(min(window, self.config.seq_len) for window in self.config.windows)
+        return 6.0 * matrices + 12.0 * self.config.width * spans
+
+
+def build_model(vocab_size: int, device: Device) -> GPT:
+    """The model of this file on a device, freshly initialised from torch's random state."""
+    config = GPTConfig(vocab_size, embedding_dtype=getattr(torch, device.dtype))
+    _, make_attention = pick_attention(device)
+    return GPT(config, make_attention(config, device.torch_device), device.torch_device)
+
+
+# ==================================================================================================
+# Attention kernels: all take q, k, v (B, T, H, D) and the window, and give (B, T, H, D)
+# ==================================================================================================
+
+
+def sdpa_attention(config: GPTConfig, device: str) -> Attend:
+    """PyTorch's own attention, with a mask where the window is shorter than the sequence."""
+    position = torch.arange(config.seq_len, device=device)
+    distance = position.unsqueeze(1) - position.unsqueeze(0)
+    masks = {
+        window: (distance >= 0) & (distance <= window)
+        for window in set(config.windows)
+        if window < config.seq_len - 1
+    }
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        mask, length = masks.get(window), q.size(1)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if mask is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:length, :length])
+        return y.transpose(1, 2)
+
+    return attend
+
+
+def flex_attention(config: GPTConfig, device: str) -> Attend:
+    """FlexAttention for windowed blocks, which skips what the window hides; needs torch.compile."""
+    from torch.nn.attention import flex_attention as flex
+
+    def block_mask(window: int) -> Any:
+        def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return (query >= key) & (query - key <= window)
+
+        return flex.create_block_mask(
+            visible, None, None, config.seq_len, config.seq_len, device=device
+        )
+
+    masks = {w: block_mask(w) for w in set(config.windows) if w < config.seq_len - 1}
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if window in masks:
+            y = flex.flex_attention(q, k, v, block_mask=masks[window])
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return y.transpose(1, 2)  # type: ignore[union-attr]
+
+    return attend
+
+
+def flash_attention(config: GPTConfig, device: str) -> Attend:
+    """FlashAttention-3, from its own package (Hopper only)."""
+    flash = importlib.import_module("flash_attn_interface").flash_attn_func
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        y = flash(q, k, v, causal=True, window_size=(window, 0))
+        return y[0] if isinstance(y, tuple) else y  # older releases add the log-sum-exp
+
+    return attend
+
+
+def pick_attention(device: Device) -> tuple[str, Callable[[GPTConfig, str], Attend]]:
+    """The fastest kernel that this device and installation can run, with its name."""
+    hopper = device.kind == "cuda" and device.capability is not None and device.capability[0] == 9
+    if hopper and importlib.util.find_spec("flash_attn_interface"):
+        return "FlashAttention-3", flash_attention
+    if device.kind == "cuda" and device.compile:
+        return "FlexAttention", flex_attention
+    return "SDPA", sdpa_attention
+
+
+# ==================================================================================================
+# Optimizer: Muon for the matrices of the blocks, AdamW for the rest
+# ==================================================================================================
+
+# Per iteration the coefficients (a, b, c) of the odd polynomial aX + b(XXᵀ)X + c(XXᵀ)²X that
+# drives singular values to 1 fastest (Amsel et al. 2025, "The Polar Express", five iterations).
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+def polar_express(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly: (N, rows, cols), singular values near 1."""
+    x = matrices.to(dtype)
+    tall = x.size(-2) > x.size(-1)
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)  # 2 % margin for rounding
+    for a, b, c in POLAR_EXPRESS:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x
+
+
+def muon_update(
+    weights: Tensor, gradients: Tensor, momentum_buffer: Tensor, variance: Tensor,
+    lr: Tensor, momentum: Tensor, beta2: Tensor, weight_decay: Tensor, dtype: torch.dtype,
+) -> None:  # fmt: skip
+    """One step of Muon (Jordan et al. 2024) on stacked matrices (N, rows, cols), in place.
+
+    Nesterov momentum, orthogonalisation, NorMuon's variance reduction along the shorter side
+    (Li et al. 2025; the Frobenius norm is kept), and weight decay only where it agrees with the
+    step's sign (cautious).
+    """
+    momentum_buffer.lerp_(gradients, 1 - momentum)
+    update = polar_express(gradients.lerp(momentum_buffer, momentum), dtype).float()
+    shorter = -1 if update.size(-2) >= update.size(-1) else -2
+    power = update.square().mean(dim=shorter, keepdim=True)
+    variance.lerp_(power, 1 - beta2)
+    scale = variance.clamp_min(1e-10).rsqrt()
+    before = power.sum(dim=(-2, -1), keepdim=True).sqrt()
+    after = (power * scale.square()).sum(dim=(-2, -1), keepdim=True).sqrt()
+    update = update * (scale * (before / after.clamp_min(1e-10)))
+    agrees = (update * weights) >= 0
+    weights.sub_(lr * update + lr * weight_decay * weights * agrees)
+
+
+def adamw_update(
+    weight: Tensor, gradient: Tensor, mean: Tensor, variance: Tensor,
+    step: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: float = 1e-10,
+) -> None:  # fmt: skip
+    """One step of Adam (Kingma & Ba 2015) in place; `step` counts from 1. No weight decay."""
+    mean.lerp_(gradient, (1 - beta1).to(mean.dtype))
+    variance.lerp_(gradient.square(), (1 - beta2).to(variance.dtype))
+    deviation = (variance / (1 - beta2**step)).sqrt() + eps
+    weight.sub_(mean / deviation * (lr / (1 - beta1**step)))
+
+
+class Optimizer:
+    """Muon and AdamW over all parameters of a GPT.
+
+    What changes between steps is handed to the update functions as 0-dimensional tensors, so a
+    compiled update is compiled once.
+    """
+
+    def __init__(self, model: GPT, device: Device) -> None:
+        self.dtype = getattr(torch, device.dtype)
+        self.steps = 0
+        compiled = functools.partial(torch.compile, dynamic=False, fullgraph=True)
+        wrap: Callable[[Any], Any] = compiled if device.compile else lambda function: function
+        self.muon_update, self.adamw_update = wrap(muon_update), wrap(adamw_update)
+        scale = (model.config.width / 768) ** -0.5
+        beta1 = ADAM_BETA1
+        self.adamw: list[tuple[nn.Parameter, float, float, Tensor, Tensor]] = [
+            (parameter, lr, beta, torch.zeros_like(parameter), torch.zeros_like(parameter))
+            for parameter, lr, beta in [
+                (model.head.weight, UNEMBEDDING_LR * scale, beta1),
+                (model.embedding.weight, EMBEDDING_LR * scale, beta1),
+                *((p, EMBEDDING_LR * scale, beta1) for p in model.value_embeddings.parameters()),
+                (model.residual_scalars, SCALAR_LR * 0.01, beta1),
+                (model.x0_scalars, SCALAR_LR, 0.96),
+            ]
+        ]
+        by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+        for parameter in model.blocks.parameters():
+            by_shape.setdefault(parameter.shape, []).append(parameter)
+        self.muon: list[tuple[list[nn.Parameter], float, Tensor, Tensor]] = []
+        for (rows, columns), group in by_shape.items():
+            momentum = torch.zeros(len(group), rows, columns, device=group[0].device)
+            reduced = (rows, 1) if rows >= columns else (1, columns)
+            variance = torch.zeros(len(group), *reduced, device=group[0].device)
+            self.muon.append((group, MATRIX_LR * max(1, rows / columns) ** 0.5, momentum, variance))
+
+    @torch.no_grad()
+    def step(self, lr_scale: float, momentum: float, weight_decay: float) -> None:
+        """Update all parameters from their gradients, and drop the gradients."""
+        self.steps += 1
+        number = torch.tensor
+        step, beta2 = number(float(self.steps)), number(ADAM_BETA2)
+        for parameter, lr, beta1, mean, variance in self.adamw:
+            assert parameter.grad is not None
+            self.adamw_update(
+                parameter, parameter.grad, mean, variance,
+                step, number(lr * lr_scale), number(beta1), beta2,
+            )  # fmt: skip
+            parameter.grad = None
+        for group, lr, momentum_buffer, variance in self.muon:
+            weights = torch.stack(list(group))
+            gradients = torch.stack([p.grad for p in group if p.grad is not None])
+            self.muon_update(
+                weights, gradients, momentum_buffer, variance,
+                number(lr * lr_scale), number(momentum), number(MUON_BETA2), number(weight_decay),
+                self.dtype,
+            )  # fmt: skip
+            torch._foreach_copy_(list(group), list(weights.unbind()))
+            for parameter in group:
+                parameter.grad = None
+
+
+# ==================================================================================================
+# Schedules
+# ==================================================================================================
+
+
+def lr_multiplier(progress: float) -> float:
+    """Learning rates by the share of the time budget that is used: up, constant, linear down."""
+    if progress < WARMUP_RATIO:
+        return progress / WARMUP_RATIO
+    left = min(1.0, (1.0 - progress) / WARMDOWN_RATIO) if WARMDOWN_RATIO > 0 else 1.0
+    return left + (1.0 - left) * FINAL_LR_FRAC
+
+
+def muon_momentum(step: int) -> float:
+    """Linear from MUON_MOMENTUM_START to MUON_MOMENTUM over MUON_MOMENTUM_STEPS steps."""
+    share = min(1.0, step / MUON_MOMENTUM_STEPS)
+    return (1 - share) * MUON_MOMENTUM_START + share * MUON_MOMENTUM
+
+
+def weight_decay(progress: float) -> float:
+    return WEIGHT_DECAY * (1.0 - progress)
+
+
+# ==================================================================================================
+# Training
+# ==================================================================================================
+
+UNCOUNTED_STEPS = 11  # compilation and warm-up do not use up the budget
+LOST_LOSS = 100.0  # no run comes back from there
+
+
+class StepLog:
+    """The progress line: redrawn at every step on a terminal, else a line a second at most."""
+
+    def __init__(self) -> None:
+        self.live = sys.stdout.isatty()
+        self.last = 0.0
+
+    def write(self, text: str) -> None:
+        now = time.monotonic()
+        if self.live:
+            print(f"\r\033[K{text}", end="", flush=True)
+        elif now - self.last >= 1.0:
+            self.last = now
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self.live:
+            print()
+
+
+def mfu_percent(tokens_per_second: float, model: GPT, device: Device) -> str:
+    """Share of the device's peak arithmetic that the model's own FLOPs use, in per cent."""
+    if device.peak_flops is None:
+        return "unknown"
+    return f"{100 * tokens_per_second * model.flops_per_token() / device.peak_flops:.2f}"
+
+
+def train() -> None:
+    """Train and print the summary; raises PrepareError and exits on a lost loss."""
+    dataset = prepare.Dataset.open()
+    seed = int(prepare.SEED)
+    device = prepare.pick_device()
+    if device.kind == "cpu" and SCALE == "full":
+        raise prepare.PrepareError(
+            "the full scale needs an accelerator and PyTorch sees none",
+            "set SWARM_SCALE=small, or install a PyTorch build for this accelerator",
+        )
+    locks = [] if os.environ.get("SWARM_DEVICE_LOCKED") == "1" else prepare.lock_device(device)
+    torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("high")
+    attention, _ = pick_attention(device)
+    model = build_model(dataset.vocab_size, device)
+    rows = max(1, min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // MAX_SEQ_LEN))
+    passes = max(1, round(TOTAL_BATCH_SIZE / (rows * MAX_SEQ_LEN)))
+    step_tokens = passes * rows * MAX_SEQ_LEN
+    compiled: Any = torch.compile(model, dynamic=False) if device.compile else model
+    print(
+        f"device: {device.name} | {device.dtype} | {attention} |"
+        f" {'compiled' if device.compile else 'eager'} | depth {DEPTH} × width {model.config.width} |"
+        f" {passes} × {rows} rows a step | dataset {dataset.fingerprint} | seed {seed}",
+        flush=True,
+    )
+    optimizer = Optimizer(model, device)
+    loader = prepare.Loader(dataset, rows, device, seed)
+    autocast: Any = contextlib.nullcontext()
+    if device.dtype != "float32":
+        autocast = torch.autocast(device.kind, dtype=getattr(torch, device.dtype))
+
+    step, seconds, loss_mean = 0, 0.0, 0.0
+    x, y = next(loader)
+    progress_line = StepLog()
+    while True:
+        device.synchronize()
+        step_started = time.monotonic()
+        progress = min(1.0, seconds / TIME_BUDGET)
+        loss_sum = torch.zeros((), device=device.torch_device)
+        for _ in range(passes):
+            with autocast:
+                loss = compiled(x, y)
+            loss_sum += loss.detach()
+            (loss / passes).backward()
+            x, y = next(loader)  # copied while the device is still computing
+        scale = lr_multiplier(progress)
+        optimizer.step(scale, muon_momentum(step), weight_decay(progress))
+        loss_value = loss_sum.item() / passes
+        if not loss_value <= LOST_LOSS:  # also when it is NaN
+            progress_line.close()
+            print(f"FAIL: loss {loss_value} at step {step}", flush=True)
+            sys.exit(1)
+        device.synchronize()
+        step_seconds = time.monotonic() - step_started
+        if step == 0:  # long-lived objects are made: no collection should scan them again
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+        elif step % 5000 == 0:
+            gc.collect()
+        seconds += step_seconds if step >= UNCOUNTED_STEPS else 0.0
+        loss_mean = 0.9 * loss_mean + 0.1 * loss_value
+        rate = step_tokens / step_seconds
+        progress_line.write(
+            f"step {step:05d} ({100 * progress:.1f} %) | loss {loss_mean / (1 - 0.9 ** (step + 1)):.4f}"
+            f" | lr × {scale:.2f} | {1000 * step_seconds:.0f} ms | {rate:,.0f} tok/s"
+            f" | mfu {mfu_percent(rate, model, device)} | epoch {loader.epoch}"
+            f" | {max(0.0, TIME_BUDGET - seconds):.0f} s left"
+        )
+        step += 1
+        if step > UNCOUNTED_STEPS and seconds >= TIME_BUDGET:
+            break
+    progress_line.close()
+    gc.enable()
+
+    with autocast:
+        val_bpb = prepare.evaluate_bpb(compiled, rows, device, dataset)
+    counted = (step - UNCOUNTED_STEPS) * step_tokens
+    print(
+        f"---\n"
+        f"val_bpb: {val_bpb:.6f}\n"
+        f"training_seconds: {seconds:.1f}\n"
+        f"total_seconds: {time.monotonic() - STARTED:.1f}\n"
+        f"peak_vram_mb: {device.peak_memory_mb():.1f}\n"
+        f"mfu_percent: {mfu_percent(counted / seconds, model, device)}\n"
+        f"total_tokens_M: {step * step_tokens / 1e6:.4f}\n"
+        f"num_steps: {step}\n"
+        f"num_params_M: {sum(p.numel() for p in model.parameters()) / 1e6:.4f}\n"
+        f"depth: {DEPTH}",
+        flush=True,
+    )
+    del locks  # held to here
+
+
+def main() -> None:
+    try:
+        train()
+    except prepare.PrepareError as error:
+        sys.exit(prepare.fail(error))
+    except KeyboardInterrupt:
+        print("error: interrupted\nhint: a trial cannot be continued; start it anew", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
