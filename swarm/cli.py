@@ -247,7 +247,7 @@ def _positive(text: str) -> float:
 
 def _duration(text: str) -> float:
     """Seconds of `90s`, `30m`, `1h`, or a plain number of seconds."""
-    unit = _DURATION.get(text[-1:], None)
+    unit = _DURATION.get(text[-1:])
     return _positive(text[:-1]) * unit if unit else _positive(text)
 
 

@@ -58,7 +58,7 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
 
 
 def trial_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of `environment` a trial may see: an allow-list, and nothing that looks like a secret."""
+    """What of `environment` a trial may see: an allow-list, and nothing that looks secret."""
     return {
         name: value
         for name, value in environment.items()

@@ -93,7 +93,7 @@ def choose(
 
 
 def device_class(device: Device, seconds: float, fingerprint: str, torch_version: str) -> str:
-    """What trials must have in common to be comparable, such as `NVIDIA-H200/300s/3f2a91c0/torch2.9.1`.
+    """What comparable trials have in common, such as `NVIDIA-H200/300s/3f2a91c0/torch2.9.1`.
 
     `seconds` is the training budget, `fingerprint` the dataset's.
     """

@@ -88,7 +88,7 @@ def start_trial(bench: Bench, experiment: str) -> Job | None:
     device_class = bench.joined.device_class
     with bench.journal.transaction() as append:
         bench.board.refresh()
-        if experiment == BASELINE and not bench.board.baseline_due(device_class):
+        if experiment == BASELINE and not bench.board.baseline_due(bench.worker):
             return None
         entry = bench.board.entry(experiment, device_class)
         trial = f"t{len(bench.board.trials)}"
@@ -265,7 +265,8 @@ def _verify_pristine(paths: Paths, expected: str) -> None:
 
 
 def _message(bench: Bench, description: str) -> str:
-    return f"{description}\n\nSwarm: {bench.paths.tag}\nWorker: {bench.worker}\nAgent: {bench.joined.agent}\n"
+    trailers = f"Swarm: {bench.paths.tag}\nWorker: {bench.worker}\nAgent: {bench.joined.agent}"
+    return f"{description}\n\n{trailers}\n"
 
 
 def _author(bench: Bench) -> str:

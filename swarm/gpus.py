@@ -57,7 +57,7 @@ def _visible(
 
 
 def _masked(gpus: list[Gpu], name: str, mask: str) -> list[Gpu]:
-    """CUDA's rule: indices or (beginnings of) UUIDs; the list ends at the first that is not there."""
+    """CUDA's rule: indices or beginnings of UUIDs; the list ends at the first that is unknown."""
     seen: list[Gpu] = []
     for entry in (part.strip() for part in mask.split(",")):
         if entry.upper().startswith("MIG-"):

@@ -119,7 +119,8 @@ def skeleton(source: str, scale: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _structure(source: str) -> str:
-    return hashlib.sha256(ast.dump(syntax_tree(source)).encode()).hexdigest()
+    tree = syntax_tree(source.removeprefix("\ufeff"))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _constant(assigned: Assignment, comment: str) -> Constant | None:

@@ -186,12 +186,18 @@ class Leaderboard:
         """Experiments of `worker` that still need a trial, oldest first."""
         return list(self.workers[worker].queue)
 
-    def baseline_due(self, device_class: str) -> bool:
-        """Whether this class lacks a baseline trial: two where it has two workers or more."""
+    def baseline_due(self, worker: str) -> bool:
+        """Whether `worker` should run the baseline now.
+
+        A device class needs it once, or twice on different devices where it has several.
+        """
+        device_class = self.workers[worker].joined.device_class
         entry = self.classes[device_class].entries[BASELINE]
         workers = sum(self.workers[w].joined.device_class == device_class for w in self.active)
-        done = len(entry.trials) - entry.interruptions
-        return done < min(2, workers) and entry.interruptions < decide.MAX_INTERRUPTIONS
+        done = [t for t in entry.trials if self.trials[t].outcome != "interrupted"]
+        if len(done) >= min(2, workers) or entry.interruptions >= decide.MAX_INTERRUPTIONS:
+            return False
+        return all(self.trials[trial].worker != worker for trial in done)
 
     # ---- one method per kind of record -----------------------------------------------------
 

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from pathlib import Path
 from types import TracebackType
 
 HEAD_BYTES = 4 << 20
 TAIL_BYTES = 256 << 10
+
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
+_LAST_BYTES = 8192
+
+
+def last_words(log: str) -> str:
+    """The last line of a log that says something; of an `error:` with its `hint:`, the error."""
+    lines = [line.strip() for line in _ESCAPES.sub("", log).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[-1].startswith("hint: ") and lines[-2].startswith("error: "):
+        lines.pop()
+    return lines[-1] if lines else "(it printed nothing)"
+
+
+def last_words_of(path: Path) -> str:
+    """The same of a file, which need not be there."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - _LAST_BYTES))
+            return last_words(file.read().decode(errors="replace"))[:200]
+    except FileNotFoundError:
+        return last_words("")
 
 
 class CappedLog:

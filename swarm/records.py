@@ -26,8 +26,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", gc=Fal
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """What a swarm was started with.
 
-    `seconds` is the training budget of one trial, `timeout` the limit for all of it; `scale` and `dataset` go to the trainer as they
-    are. `sync_every` is in seconds. A limit of `None` means no limit.
+    `seconds` is the training budget of one trial, `timeout` the limit for all of it; `scale` and
+    `dataset` go to the trainer as they are. `sync_every` is in seconds. A limit of `None` means
+    no limit.
     """
 
     seconds: float
@@ -102,7 +103,8 @@ class Worker(Record, frozen=True, tag="worker"):
 class Claim(Record, frozen=True, tag="experiment"):
     """The intent to try one change: its commit object exists, its ref may not yet.
 
-    `request` is the id of the submission in the worker's mailbox. `parent` is the experiment it builds on; `None` for the baseline, whose `worker` is empty.
+    `request` is the id of the submission in the worker's mailbox. `parent` is the experiment it
+    builds on; `None` for the baseline, whose `worker` is empty.
     """
 
     experiment: str

@@ -19,6 +19,7 @@ from swarm.journal import Journal, utc_now
 from swarm.launchers.local import LocalHandle, LocalLauncher
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.locks import DeviceLock, ProcessLock
+from swarm.logfile import last_words_of
 from swarm.mailbox import Answer, Mailbox, NoteRequest, Request, Submission, SyncRequest
 from swarm.paths import Paths
 from swarm.strays import kill_strays
@@ -115,10 +116,11 @@ class Runner:
                 )
             )
         experiment.reconcile(self.bench)
-        for request, name in self.board.requests.items():
-            answer = self.mailbox.read_answer(request)
+        mine = [claim for claim in self.board.claims.values() if claim.worker == self.worker]
+        for claim in mine[-QUEUE_DEPTH - 2 :]:
+            answer = self.mailbox.read_answer(claim.request)
             if answer and answer.state == "queued":
-                self.requests_of[name] = request
+                self.requests_of[claim.experiment] = claim.request
         self._answer_verdicts()
 
     def _finished(self) -> bool:
@@ -185,7 +187,7 @@ class Runner:
         """Start the next trial on an idle device: the baseline if due, else the queue's head."""
         if self.trial or self.ending or self.board.stopping or self._paused():
             return
-        if self.board.baseline_due(self.bench.joined.device_class):
+        if self.board.baseline_due(self.worker):
             self._start(BASELINE)
         queue = self.board.queued(self.worker)
         if self.trial is None and queue:
@@ -216,12 +218,11 @@ class Runner:
         code = self.agent.reap(self.clock())
         if code is not None and not over:
             log.info("the agent exited with code %d", code)
-            self._agent_event("exited", f"exit code {code}", code)
+            said = last_words_of(self.paths.worker_log(self.worker))
+            self._agent_event("exited", f"exit code {code}: {said}", code)
             if self.agent.hopeless:
                 times = self.agent.fruitless_exits
-                self._agent_event(
-                    "parked", f"the agent exited {times} times, last with {code}", code
-                )
+                self._agent_event("parked", f"the agent exited {times} times: {said}", code)
         if self.agent.hopeless and not state.parked:
             self.agent.restart_soon()  # a person resumed the worker
         if not over and not state.parked and self.agent.start_when_due(self.clock()):

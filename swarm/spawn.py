@@ -58,7 +58,7 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
     """
     repository = open_repository(root)
     slots, specs = _slots(order, environment, say)
-    paths = Paths(root, order.tag and config.check_tag(order.tag) or _new_tag(root))
+    paths = Paths(root, (order.tag and config.check_tag(order.tag)) or _new_tag(root))
     with _only_one(paths):
         if supervisor.is_running(paths):
             raise Refused(

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from swarm.logfile import last_words
 from swarm.records import Metrics, Outcome, TrialFinished
 
 PRINTED_TOLERANCE = 1e-4
@@ -88,12 +89,6 @@ def _outcome(
     if trained > seconds * BUDGET_SLACK[0] + BUDGET_SLACK[1]:
         return "rejected", f"trained {trained:.0f} s of a budget of {seconds:.0f} s", None
     return "ok", "", attested
-
-
-def last_words(log: str) -> str:
-    """The last line of a log that says something; of a traceback, the exception."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else "(it printed nothing)"
 
 
 def _metrics(printed: dict[str, str]) -> Metrics:

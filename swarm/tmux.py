@@ -41,6 +41,8 @@ set -g set-titles off
 set -g pane-border-status top
 set -g pane-border-format " #{@worker}#{?pane_dead, (exited),} "
 """
+# Printed after each command of a script, to know which one failed.
+_DONE = "swarm-done"
 # What the tmux server itself gets; a pane's environment is given to it in full.
 _SERVER_ENVIRONMENT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 
@@ -132,7 +134,7 @@ class TmuxPanes:
         return [_Pane(pane, window, int(pid), worker) for pane, window, pid, worker in fields]
 
     def _new_pane(self, panes: list[_Pane]) -> str:
-        """Make a pane in the first window with room, else in a new window, else in a new session."""
+        """Make a pane in the first window with room, else in a new window, else a new session."""
         if not panes:
             options = [line for line in _SERVER_OPTIONS.splitlines() if line]
             new = ["new-session", "-d", "-s", self.session, "-n", "swarm", *_SIZE]
@@ -157,13 +159,14 @@ class TmuxPanes:
         """Run tmux commands in one call, starting the server if need be; return what they print.
 
         They go in through stdin, because command lines (`-e KEY=VALUE`) can be read by everyone
-        on the machine, and libtmux has no stdin. The first one that fails is named.
+        on the machine, and libtmux has no stdin. The one that fails is named, and is the last.
         """
         lines = [c if isinstance(c, str) else " ".join(map(_quoted, c)) for c in commands]
+        script = "".join(f"{line} ; display-message -p {_DONE} ; " for line in lines)
         try:
             result = subprocess.run(
                 [*self._base, "start-server", ";", "source-file", "-"],
-                input=os.fsencode(" ; ".join(lines)),
+                input=os.fsencode(script.removesuffix(" ; ")),
                 capture_output=True,
                 check=False,
                 cwd="/",
@@ -171,10 +174,12 @@ class TmuxPanes:
                 timeout=_TMUX_TIMEOUT_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise _failed(_names(commands), str(error)) from error
+            raise _failed("source-file", str(error)) from error
+        printed = result.stdout.decode(errors="replace").splitlines()
         if result.returncode != 0:
-            raise _failed(_names(commands), result.stderr.decode(errors="replace").strip())
-        return result.stdout.decode().strip()
+            failed = lines[min(printed.count(_DONE), len(lines) - 1)].split()[0].strip('"')
+            raise _failed(failed, result.stderr.decode(errors="replace").strip())
+        return "\n".join(line for line in printed if line != _DONE)
 
 
 def _socket_path(tag: str, root: Path, environ: Mapping[str, str]) -> Path:
@@ -212,10 +217,6 @@ def _quoted(argument: str) -> str:
     """Quote for tmux's own command language, where even single quotes lose a line's indent."""
     escaped = re.sub(r'[\\"$~]', lambda special: "\\" + special[0], argument)
     return '"' + escaped.replace("\n", "\\n") + '"'
-
-
-def _names(commands: Sequence[str | list[str]]) -> str:
-    return ", ".join(dict.fromkeys(c.split()[0] if isinstance(c, str) else c[0] for c in commands))
 
 
 def _is_down(message: str) -> bool:

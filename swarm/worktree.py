@@ -15,7 +15,7 @@ import psutil
 from swarm.config import TRAINER
 from swarm.errors import GitError, Refused, SwarmError
 
-_LOCK_EXISTS = re.compile(r"Unable to create '(?P<path>[^']+\.lock)': File exists")
+_LOCK_EXISTS = re.compile(r"Unable to create '(?P<path>.+?\.lock)': File exists")
 _LOCK_ATTEMPTS, _LOCK_WAIT_SECONDS = 20, 0.1
 
 

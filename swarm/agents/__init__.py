@@ -1,4 +1,4 @@
-"""Who proposes changes: every agent is a command that runs in its worktree and uses the one door."""
+"""Who proposes changes: an agent is a command that runs in its worktree and uses the one door."""
 
 from __future__ import annotations
 

@@ -1,238 +1,187 @@
-"""The built-in offline agent: proposes changes of a few constants, informed by all results.
+"""The built-in offline agent: tunes the constants of `train.py`, with no network and no key.
 
-It needs no network and no key. Optuna's TPE models what has been measured, by any worker, on the
-same program; a proposal changes one to three constants of the worker's base. The constants below
-were chosen with `benchmarks/tuner.py`.
+It learns from the results of all workers of its device class, whoever proposed them, as far as
+they differ from its base by constants alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
-import itertools
 import os
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
-
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from typing import Any, NoReturn
 
 from swarm import hyperparameters
+from swarm.agents.tpe import Observation, Proposal, Tuner, informative
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
-from swarm.hyperparameters import Constant, Value
 from swarm.leaderboard import BASELINE, DeviceClass, Entry, Leaderboard
 
-K_WEIGHTS = (4, 4, 2)
-"""How often one, two or three constants are changed together."""
-STARTUP_RESULTS = 10
-"""Below this many results a proposal is random: TPE has nothing to go by."""
-HISTORY = 200
-"""So many results feed the model: half of them the best, the others the latest."""
-MIN_STEP = 0.0
-RADIUS = 1.0
-CRASH_IS_BAD = True
-CANDIDATES = 24
-ASKS = 50
-"""How often to ask again when what is proposed was tried, before more constants are changed."""
-LIAR = True
-MULTI = False
+REFUSALS = 20
+"""After so many refusals in a row something else than duplicates is wrong."""
+
+_FAILED = ("crash", "timeout", "rejected")
+_COLOURS = {"keep": "32", "discard": "2", **dict.fromkeys(_FAILED, "31")}
 
 
-@dataclass(frozen=True)
-class Observation:
-    """What an experiment says: its constants, the `skeleton` they filled, and how it went.
+def run(
+    board: Leaderboard,
+    worktree: Path,
+    worker: str,
+    submit: Callable[[str, str], Mapping[str, Any]],
+    source_of: Callable[[str], str | None],
+    say: Callable[[str], None],
+    *,
+    colour: bool = False,
+) -> NoReturn:
+    """Propose, submit and learn until `submit` raises: the swarm ends it, or it is killed.
 
-    `val_bpb` is the mean over replicates; `None` while it runs, and where it failed.
+    `submit(source, description)` blocks until the verdict; `Refused` means that somebody was
+    faster, and something else is proposed. `source_of(experiment)` is its `train.py`, `None` if
+    it is lost. Raises `SwarmError` when the baseline does not train, or nothing is left to try.
     """
+    board.refresh()
+    assert board.swarm is not None and board.config is not None
+    state = board.workers[worker]
+    device_class = board.classes[state.joined.device_class]
+    scale, file = board.config.scale, worktree / "train.py"
+    tuner = Tuner(_seed(board.swarm.tag, worker, state.experiments))
+    history = History(source_of, scale)
+    refused: list[str] = []
 
-    experiment: str
-    skeleton: str
-    params: Mapping[str, Value]
-    val_bpb: float | None = None
-    running: bool = False
+    def tried(source: str) -> bool:
+        return source in refused or fingerprint(source) in board.fingerprints
+
+    while True:
+        board.refresh()
+        _check_baseline(device_class)
+        tuner.learn(history.news(device_class.entries))
+        base, before = _read(file), _incumbent(device_class)
+        proposal = tuner.propose(base, scale, tried)
+        if _read(file) != base:
+            continue  # the worktree was moved onto another incumbent meanwhile
+        say(f"trying  {proposal.description} …")
+        try:
+            answer = _submitted(file, base, proposal, submit)
+        except Refused as reason:
+            refused.append(proposal.source)
+            say(f"refused  {reason}")
+            if len(refused) >= REFUSALS:
+                raise
+            continue
+        refused.clear()
+        say(_line(answer, before, colour))
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """An edited `train.py` and what was changed in it."""
+class History:
+    """The experiments of a device class as observations; each `train.py` is read at most once."""
 
-    source: str
-    description: str
-    changes: Mapping[str, Value]
+    def __init__(self, source_of: Callable[[str], str | None], scale: str) -> None:
+        self._source_of = source_of
+        self._scale = scale
+        self._seen: dict[str, tuple[str, int]] = {}
+        self._read: dict[str, Observation | None] = {}
+
+    def news(self, entries: Mapping[str, Entry]) -> Iterator[Observation]:
+        """What changed since the last call. Of a long backlog, only what says most is read."""
+        states = ((entry, (entry.kind, len(entry.values))) for entry in entries.values())
+        new = [
+            (entry, state) for entry, state in states if self._seen.get(entry.experiment) != state
+        ]
+        self._seen.update((entry.experiment, state) for entry, state in new)
+        for entry in informative([entry for entry, _ in new], _mean):
+            known = self._observation(entry.experiment)
+            if known is not None:
+                failed = entry.kind in _FAILED
+                yield Observation(
+                    entry.experiment, known.skeleton, known.params, _mean(entry), failed
+                )
+
+    def _observation(self, experiment: str) -> Observation | None:
+        if experiment not in self._read:
+            self._read[experiment] = self._parsed(experiment, self._source_of(experiment))
+        return self._read[experiment]
+
+    def _parsed(self, experiment: str, source: str | None) -> Observation | None:
+        if source is None:
+            return None
+        try:
+            constants = hyperparameters.parse(source, self._scale)
+            skeleton = hyperparameters.skeleton(source, self._scale)
+        except SwarmError:
+            return None  # an agent did away with the block: another structure, nothing to learn
+        return Observation(experiment, skeleton, {c.name: c.value for c in constants.values()})
 
 
-class Tuner:
-    """Proposes experiments that nobody has tried; equal seeds and calls give equal proposals."""
+def _mean(entry: Entry) -> float | None:
+    return entry.estimate.mean if entry.estimate else None
 
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self._known: dict[str, Observation] = {}
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    def learn(self, observations: Iterable[Observation]) -> None:
-        """Add observations; one of an experiment that is known replaces what it said before."""
-        for observation in observations:
-            self._known[observation.experiment] = observation
+def _incumbent(device_class: DeviceClass) -> float | None:
+    entry = device_class.entries.get(device_class.incumbent or "")
+    return _mean(entry) if entry else None
 
-    def propose(self, base_source: str, scale: str, tried: Callable[[str], bool]) -> Proposal:
-        """Change a few constants of `base_source` so that `tried` is false of the result.
 
-        Raises `SwarmError` when there is nothing to tune, or nothing left to try.
-        """
-        constants = hyperparameters.parse(base_source, scale)
-        if not constants:
-            raise SwarmError("train.py has no constants to tune")
-        known = self._relevant(hyperparameters.skeleton(base_source, scale))
-        done = {_key(constants, each.params) for each in known}
-        base = {name: constant.value for name, constant in constants.items()}
-        for changes in self._candidates(constants, known):
-            if not changes or _key(constants, {**base, **changes}) in done:
-                continue
-            source = hyperparameters.edit(base_source, changes, scale)
-            if not tried(source):
-                return Proposal(source, _described(constants, changes), changes)
-            done.add(_key(constants, {**base, **changes}))
-        raise SwarmError("nothing left to try")
-
-    def _relevant(self, skeleton: str) -> list[Observation]:
-        same = [each for each in self._known.values() if each.skeleton == skeleton]
-        return informative(same, lambda each: each.val_bpb)
-
-    def _candidates(self, constants, known):
-        names = list(constants)
-        for attempt in range(3 * ASKS):
-            k = self._random.choices((1, 2, 3), K_WEIGHTS)[0] + attempt // ASKS * 2
-            chosen = self._random.sample(names, min(k, len(names)))
-            asked = self._ask([constants[name] for name in chosen], known)
-            yield {n: v for n, v in asked.items() if v != constants[n].value}
-
-    def _ask(self, chosen, known):
-        spaces = {c.name: _Space.of(c) for c in chosen}
-        distributions = {n: s.distribution for n, s in spaces.items()}
-        sampler = optuna.samplers.TPESampler(
-            seed=self._random.getrandbits(32),
-            multivariate=MULTI,
-            n_startup_trials=STARTUP_RESULTS,
-            constant_liar=LIAR,
-            n_ei_candidates=CANDIDATES,
+def _check_baseline(device_class: DeviceClass) -> None:
+    baseline = device_class.entries.get(BASELINE)
+    if baseline and baseline.kind in _FAILED and not baseline.values:
+        raise SwarmError(
+            f"the baseline does not train: {baseline.reason}",
+            f"see swarm show {BASELINE}; correct train.py, commit it, and spawn a new swarm",
         )
-        study = optuna.create_study(sampler=sampler)
-        study.add_trials([t for each in known if (t := _trial(each, spaces))])
-        asked = study.ask(distributions).params
-        return {n: spaces[n].value(v) for n, v in asked.items()}
 
 
-@dataclass(frozen=True)
-class _Space:
-    """A constant as Optuna sees it: powers of two by exponent, numbers among choices by rank."""
-
-    constant: Constant
-    distribution: BaseDistribution
-    ranks: tuple[Value, ...] = ()
-
-    @classmethod
-    def of(cls, c: Constant) -> "_Space":
-        if c.choices:
-            if isinstance(c.value, str | bool):
-                return cls(c, CategoricalDistribution(c.choices))
-            ranks = tuple(sorted(c.choices))
-            return cls(c, IntDistribution(0, len(ranks) - 1), ranks)
-        if c.powers_of_two:
-            low, high = int(c.low).bit_length() - 1, int(c.high).bit_length() - 1
-            return cls(c, IntDistribution(low, high), tuple(2**i for i in range(high + 1)))
-        low, high = c.low, c.high
-        if RADIUS < 1:
-            import math
-
-            if c.log:
-                r = math.log(high / low) * RADIUS
-                low, high = max(low, c.value * math.exp(-r)), min(high, c.value * math.exp(r))
-            else:
-                r = (high - low) * RADIUS
-                low, high = max(low, c.value - r), min(high, c.value + r)
-        if c.integer:
-            low, high = round(low), round(high)
-            if low == high:
-                low, high = int(c.low), int(c.high)
-            return cls(c, IntDistribution(int(low), int(high), log=c.log))
-        return cls(c, FloatDistribution(low, high, log=c.log))
-
-    def unit(self, v):
-        import math
-
-        d = self.distribution
-        if isinstance(d, CategoricalDistribution):
-            return None
-        p = self.param(v)
-        if p is None:
-            return None
-        if getattr(d, "log", False):
-            return math.log(p / d.low) / math.log(d.high / d.low)
-        return (p - d.low) / (d.high - d.low)
-
-    def param(self, value: Value) -> Value | None:
-        if self.ranks:
-            return self.ranks.index(value) if value in self.ranks else None
-        return value
-
-    def value(self, param):
-        if self.ranks:
-            return self.ranks[param]
-        v = self.constant.nearest(param)
-        if MIN_STEP and not self.constant.choices and not self.constant.integer:
-            if abs(self.unit(v) - self.unit(self.constant.value)) < MIN_STEP:
-                return self.constant.value
-        return v
+def _submitted(
+    file: Path,
+    base: str,
+    proposal: Proposal,
+    submit: Callable[[str, str], Mapping[str, Any]],
+) -> Mapping[str, Any]:
+    """Put the proposal into the worktree and submit it; when it is refused, take it back."""
+    _write(file, proposal.source)
+    try:
+        return submit(proposal.source, proposal.description)
+    except Refused:
+        if _read(file) == proposal.source:
+            _write(file, base)
+        raise
 
 
-def _trial(each, spaces):
-    if each.val_bpb is not None:
-        state = TrialState.COMPLETE
-    elif each.running:
-        state = TrialState.RUNNING
-    elif CRASH_IS_BAD:
-        state = TrialState.PRUNED
-    else:
-        return None
-    params = {}
-    for n, s in spaces.items():
-        if n in each.params:
-            p = s.param(each.params[n])
-            if p is not None and s.distribution._contains(s.distribution.to_internal_repr(p)):
-                params[n] = p
-    return create_trial(
-        state=state,
-        value=each.val_bpb,
-        params=params,
-        distributions={n: spaces[n].distribution for n in params},
-    )
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()  # text mode would change the line ends
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwarmError(f"cannot read {file}: {error}", "swarm recover restores it") from error
 
 
-def informative(items, score):
-    if len(items) <= HISTORY:
-        return items
-    best = heapq.nsmallest(HISTORY // 2, (i for i in items if score(i) is not None), key=score)
-    ids = {id(i) for i in best}
-    rest = [i for i in items if id(i) not in ids][-(HISTORY - len(best)) :]
-    keep = ids | {id(i) for i in rest}
-    return [i for i in items if id(i) in keep]
+def _write(file: Path, source: str) -> None:
+    """Replace the file at once: whoever reads it sees the old text or the new one."""
+    draft = file.parent / ".swarm" / f"draft.{os.getpid()}"  # the folder git does not see
+    try:
+        draft.parent.mkdir(exist_ok=True)
+        draft.write_bytes(source.encode())
+        draft.chmod(file.stat().st_mode & 0o777)
+        draft.replace(file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise SwarmError(f"cannot write {file}: {error.strerror}", "free some space") from error
 
 
-def _key(constants, params):
-    return tuple(params.get(n) for n in constants)
+def _seed(tag: str, worker: str, experiments: int) -> int:
+    """Workers explore differently, and a restarted one does not begin anew."""
+    name = f"{tag}/{worker}/{experiments}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
-def _described(constants, changes):
-    return ", ".join(
-        f"{n} {constants[n].text} → {constants[n].written(v)}" for n, v in changes.items()
-    )
+def _line(answer: Mapping[str, Any], before: float | None, colour: bool) -> str:
+    """`e17  keep  0.993812  Δ -0.000412`, the change against the incumbent it was based on."""
+    verdict, val_bpb = str(answer["verdict"]), answer.get("val_bpb")
+    shown = f"\033[{_COLOURS.get(verdict, '0')}m{verdict}\033[0m" if colour else verdict
+    parts = [str(answer["experiment"]), shown]
+    if val_bpb is None:
+        return "  ".join([*parts, str(answer.get("reason", ""))])
+    parts.append(f"{val_bpb:.6f}")
+    if before is not None:
+        parts.append(f"Δ {val_bpb - before:+.6f}")
+    return "  ".join(parts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from swarm import merge as merging
-from swarm import records, spawn as spawning, supervisor
+from swarm import records, supervisor
+from swarm import spawn as spawning
 from swarm.commands import Session, folded, say
 from swarm.commands.reading import style
 from swarm.errors import Refused, SwarmError
@@ -42,9 +43,7 @@ def spawn(session: Session) -> None:
         say(f"  {name}: {joined.agent} on {joined.device.model}, branch {joined.branch}")
     tag = f" --tag {paths.tag}"
     see = "attach" if fold.config and fold.config.tmux else f"log -f {next(iter(fold.active))}"
-    say(
-        f"swarm {paths.tag} is running. Look: swarm {see}{tag}, swarm board{tag}; end: swarm stop{tag}"
-    )
+    say(f"swarm {paths.tag} is running; swarm {see}{tag}, swarm board{tag}, swarm stop{tag}")
     if given.wait:
         _wait(session, paths, fold)
 

@@ -1,4 +1,4 @@
-"""Verbs of agents and of the swarm's own processes: eval, result, note, agent, runner, supervise."""
+"""Verbs of agents and of the swarm's own processes: eval, result, note, agent, runner, …"""
 
 from __future__ import annotations
 

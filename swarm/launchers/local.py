@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from swarm.errors import SwarmError
+from swarm.logfile import last_words
 from swarm.records import TrialFinished
-from swarm.summary import last_words
 from swarm.trial import Job, read_result
 
 

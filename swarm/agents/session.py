@@ -1,0 +1,60 @@
+"""A built-in agent at work in its worktree: what it reads, how it submits, what it shows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from swarm import config
+from swarm.agents import tuner
+from swarm.door import Door
+from swarm.errors import GitError
+from swarm.journal import Journal
+from swarm.leaderboard import Leaderboard
+from swarm.paths import Paths
+from swarm.worktree import Repository
+
+
+class Session:
+    """The swarm as seen from one worktree. It reads the journal and asks at the door."""
+
+    def __init__(self, worktree: Path) -> None:
+        self.door = Door(worktree)
+        desk = self.door.desk
+        self.worker = desk.worker
+        self.worktree = worktree
+        self.board = Leaderboard(Journal(Paths(Path(desk.root), desk.tag).journal))
+        self._repository = Repository(worktree)
+
+    def submit(self, source: str, description: str) -> Mapping[str, Any]:
+        """Submit train.py, which must hold `source`; block until the verdict."""
+        request = self.door.submit(description)
+        self.door.wait_accepted(request)
+        answer: dict[str, Any] = msgspec.to_builtins(self.door.wait_done(request))
+        return answer
+
+    def source_of(self, experiment: str) -> str | None:
+        """The train.py of an experiment; `None` when its commit is gone."""
+        self.board.refresh()
+        try:
+            return self._repository.read(self.board.claims[experiment].commit, config.TRAINER)
+        except GitError:
+            return None
+
+
+def run_tuner(worktree: Path, environment: Mapping[str, str]) -> None:
+    """Run the tuner in `worktree` until it is ended."""
+    session = Session(worktree)
+    tuner.run(
+        session.board,
+        worktree,
+        session.worker,
+        session.submit,
+        session.source_of,
+        lambda text: print(text, flush=True),  # noqa: T201  its pane is where it is watched
+        colour=config.wants_colour(environment, sys.stdout.isatty()),
+    )
