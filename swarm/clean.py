@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from swarm import supervisor
+from swarm.config import TRAINER
 from swarm.errors import Refused
-from swarm.fingerprint import fingerprint
+from swarm.experiment import is_recorded
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.worktree import Repository, Worktree
@@ -52,17 +53,10 @@ def clean(paths: Paths, board: Leaderboard, force: bool) -> list[str]:
 def _check_clean(board: Leaderboard, worktree: Worktree) -> None:
     changed = worktree.changed_files()
     source = worktree.source()
-    if changed == ["train.py"] and source and _is_recorded(board, source):
+    if changed == [TRAINER] and source and is_recorded(board, worktree, source):
         return
     if changed:
         raise Refused(
             f"{worktree.folder} has edits that no experiment holds: {', '.join(changed[:3])}",
             "look at them with git diff there, or drop them with --force",
         )
-
-
-def _is_recorded(board: Leaderboard, source: str) -> bool:
-    try:
-        return fingerprint(source) in board.fingerprints
-    except Refused:
-        return False

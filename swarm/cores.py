@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -27,9 +28,8 @@ def _topology(core: int) -> tuple[int, int]:
         return 0, core
 
 
-def shares(count: int) -> list[tuple[int, ...]]:
-    """Cut the cores into `count` shares of equal size; with more shares than cores, one each."""
-    cores = available()
+def shares(cores: Sequence[int], count: int) -> list[tuple[int, ...]]:
+    """Cut cores into `count` shares of equal size; with more shares than cores, one core each."""
     size = max(1, len(cores) // count)
     return [
         tuple(sorted(cores[(number * size + i) % len(cores)] for i in range(size)))

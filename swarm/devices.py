@@ -22,7 +22,7 @@ def discover(environ: Mapping[str, str], timeout: float = _QUERY_SECONDS) -> lis
     found = gpus.visible(environ, timeout)
     first_amd = max((gpu.index for gpu in found if gpu.kind == "cuda"), default=-1) + 1
     first = {"cuda": 0, "rocm": first_amd}
-    shares = cores.shares(len(found)) if len(found) > 1 else [()] * len(found)
+    shares = cores.shares(cores.available(), len(found)) if len(found) > 1 else [()] * len(found)
     return [
         Device(
             name=f"gpu{first[gpu.kind] + gpu.index}",
@@ -43,11 +43,11 @@ def cpu_workers(count: int, oversubscribe: bool) -> list[Device]:
     """
     if count < 1:
         raise UsageError(f"cannot have {count} CPU workers", "--agents takes a number from 1 on")
-    available = len(cores.available())
-    if count > available and not oversubscribe:
+    available = cores.available()
+    if count > len(available) and not oversubscribe:
         raise UsageError(
-            f"{count} agents need {count} CPU cores, found {available}",
-            f"--agents {available}, or --oversubscribe to share cores",
+            f"{count} agents need {count} CPU cores, found {len(available)}",
+            f"--agents {len(available)}, or --oversubscribe to share cores",
         )
     model = cores.model()
     return [
@@ -58,9 +58,9 @@ def cpu_workers(count: int, oversubscribe: bool) -> list[Device]:
             model=f"{model} x{len(share)}",
             cores=share,
             locks=tuple(f"cpu-{core}" for core in share),
-            exclusive=count <= available,
+            exclusive=count <= len(available),
         )
-        for number, share in enumerate(cores.shares(count))
+        for number, share in enumerate(cores.shares(available, count))
     ]
 
 

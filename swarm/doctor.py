@@ -113,10 +113,9 @@ def _torch_build(version: str, requirements: Sequence[str]) -> str:
     local = version.partition("+")[2]
     if local.startswith("rocm"):
         return "ROCm"
-    if local.startswith("cu"):
+    if local.startswith("cu") or any(r.startswith(("nvidia-", "cuda-")) for r in requirements):
         return "CUDA"
-    asks = any(requirement.startswith(("nvidia-", "cuda-")) for requirement in requirements)
-    return "CUDA" if asks and not local else "CPU only"
+    return "CPU only" if local in ("", "cpu") else f"build {local}"
 
 
 def _devices(environ: Mapping[str, str]) -> tuple[Check, Sequence[Device]]:
@@ -152,7 +151,7 @@ def _cache(cache: Path) -> Check:
     place = next(folder for folder in (cache, *cache.parents) if os.access(folder, os.F_OK))
     free = shutil.disk_usage(place).free
     found = f"{cache}, {free / 1e9:.0f} GB free"
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    if not os.access(place, os.W_OK | os.X_OK):
         return Check(
             "cache", False, f"{cache} is not writable", "SWARM_CACHE chooses another folder"
         )

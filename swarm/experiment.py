@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -26,7 +26,7 @@ FIRST_SEED = 42
 
 @dataclass
 class Bench:
-    """What the steps of a walk work with; `settled` are texts of train.py with a verdict."""
+    """What the steps of a walk work with."""
 
     paths: Paths
     worker: str
@@ -34,7 +34,6 @@ class Bench:
     board: Leaderboard
     worktree: Worktree
     environment: Mapping[str, str]
-    settled: list[str] = field(default_factory=list)
     _branches: tuple[str | None, str | None] = (None, None)
 
     @property
@@ -123,27 +122,31 @@ def reconcile(bench: Bench) -> bool:
 
     Returns whether the worktree is on its base (it is not while it has unsubmitted edits).
     """
-    last = [c.experiment for c in bench.board.claims.values() if c.worker == bench.worker][-2:]
+    mine = (c.experiment for c in reversed(bench.board.claims.values()) if c.worker == bench.worker)
+    last = next(mine, None)
     if last:
-        keep_commit(bench, last[-1])
-    queued = bench.board.queued(bench.worker)
-    for name in last:
-        if name not in queued:
-            settle(bench, name)
+        keep_commit(bench, last)
     return sync(bench)
 
 
-def settle(bench: Bench, experiment: str) -> None:
-    """Remember that this experiment's train.py may be replaced: it is safe in its commit."""
-    commit = bench.board.claims[experiment].commit
-    bench.settled = [*bench.settled[-3:], bench.worktree.read(commit, config.TRAINER)]
+def is_recorded(board: Leaderboard, worktree: Worktree, source: str) -> bool:
+    """Whether this train.py is safe in the commit of an experiment that has its verdict."""
+    try:
+        name = board.fingerprints.get(fingerprint(source))
+    except Refused:
+        return False
+    if name is None or board.entry(name).kind == "candidate":
+        return False
+    return worktree.read(board.claims[name].commit, config.TRAINER) == source
 
 
 def sync(bench: Bench) -> bool:
     """Move git to what the fold says; return whether the worktree is on its base. Idempotent."""
     advance_branches(bench)
     base = pollinate.base_for(bench.board, bench.worker)
-    return bench.worktree.move(base.commit, bench.settled)
+    return bench.worktree.move(
+        base.commit, lambda source: is_recorded(bench.board, bench.worktree, source)
+    )
 
 
 def advance_branches(bench: Bench) -> None:

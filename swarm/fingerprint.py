@@ -117,9 +117,9 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 def _number(node: ast.expr) -> Number | None:
-    """The value of a numeric literal; `True` is no number here."""
+    """The value of a numeric literal. `True` is one where it is calculated with, as in Python."""
     value = node.value if isinstance(node, ast.Constant) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if isinstance(value, int | float) else None
 
 
 def _too_big(op: ast.operator, left: Number, right: Number) -> bool:

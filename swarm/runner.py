@@ -168,7 +168,6 @@ class Runner:
         entry = experiment.record(self.bench, result)
         log.info("%s %s: %s", result.trial, entry.experiment, entry.reason)
         if entry.claim.worker == self.worker and entry.kind != "candidate":
-            experiment.settle(self.bench, entry.experiment)
             experiment.sync(self.bench)
             self.last_sync = self.clock()
         else:

@@ -23,6 +23,7 @@ from swarm.worktree import Worktree
 _TICK_SECONDS = 0.2
 _START_GRACE_SECONDS = 20.0
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 60.0)
+_LAST_BACKOFF = len(_BACKOFF_SECONDS) - 1
 _HEALTHY_SECONDS = 120.0
 _RESULTS_TSV_SHARE = 0.02
 log = logging.getLogger("swarm.supervisor")
@@ -33,6 +34,7 @@ class Watch:
     """What the supervisor remembers of one runner; times are seconds of a monotonic clock."""
 
     started: float = float("-inf")
+    due: float = float("-inf")
     deaths: int = 0
     seen_alive: bool = False
 
@@ -104,17 +106,15 @@ class Supervisor:
         return None
 
     def _revive(self, worker: str, watch: Watch, now: float) -> None:
-        """Start a runner that is not alive: at once the first time, then with backoff."""
-        if watch.started > float("-inf"):
-            if not watch.seen_alive and now - watch.started < _START_GRACE_SECONDS:
-                return
-            if watch.seen_alive:
-                log.warning("the runner of %s died", worker)
-                watch.seen_alive = False
-                watch.deaths += 1
-            if now - watch.started < _BACKOFF_SECONDS[min(watch.deaths, 4)]:
-                return
-        watch.started = now
+        """Start a runner that is not alive, with backoff when it dies again and again."""
+        if watch.seen_alive:
+            log.warning("the runner of %s died", worker)
+            watch.seen_alive = False
+            watch.deaths += 1
+            watch.due = watch.started + _BACKOFF_SECONDS[min(watch.deaths, _LAST_BACKOFF)]
+        if now < watch.due:
+            return
+        watch.started, watch.due = now, now + _START_GRACE_SECONDS
         pane = self.panes.start(
             worker,
             [config.python(), "-P", "-m", "swarm.cli", "runner", worker, "--tag", self.paths.tag],

@@ -26,6 +26,14 @@ _INSTALL_HINT = "apt install tmux / brew install tmux, or --no-tmux"
 
 # A pane that is made before its command is known shows this, which waits and prints nothing.
 _PLACEHOLDER = "cat"
+# tmux may lose the last lines of a process that ends at once after them, so its terminal is kept
+# open for a moment. Ctrl-C is for the process alone.
+_LINGERING = (
+    "/bin/sh",
+    "-c",
+    'trap : INT QUIT; "$@"; code=$?; sleep 0.2; exit $code',
+    "swarm",
+)
 _SERVER_OPTIONS = """\
 set -s escape-time 10
 set -g default-shell /bin/sh
@@ -95,7 +103,7 @@ class TmuxPanes:
             ["select-layout", "-t", pane, "tiled"],
             ["respawn-pane", "-k", "-t", pane, "-c", _literal(str(cwd))]
             + [argument for variable in variables for argument in ("-e", variable)]
-            + ["--", *_direct(argv)],
+            + ["--", *_LINGERING, *argv],
         )
         return pane
 
@@ -113,14 +121,13 @@ class TmuxPanes:
     def attach_command(self, worker: str | None) -> list[str] | None:
         panes = self._panes()
         attach = ["attach-session", "-t", f"={self.session}"]
-        # Inside another tmux, attaching is refused unless TMUX is unset.
-        base = ["env", "-u", "TMUX", *self._base]
         if worker is None:
-            return [*base, *attach] if panes else None
+            return [*self._base, *attach] if panes else None
         pane = next((pane.id for pane in panes if pane.worker == worker), None)
         if pane is None:
             return None
-        return [*base, "select-window", "-t", pane, ";", "select-pane", "-t", pane, ";", *attach]
+        select = ["select-window", "-t", pane, ";", "select-pane", "-t", pane, ";"]
+        return [*self._base, *select, *attach]
 
     def _panes(self) -> list[_Pane]:
         form = "#{pane_id}\t#{window_id}\t#{?pane_dead,0,#{pane_pid}}\t#{@worker}"
@@ -197,11 +204,6 @@ def _socket_path(tag: str, root: Path, environ: Mapping[str, str]) -> Path:
     if status.st_uid != os.getuid() or status.st_mode & 0o007:
         raise SwarmError(f"{folder} is open to other users", f"chmod 700 '{folder}', or --no-tmux")
     return folder / name
-
-
-def _direct(argv: Sequence[str]) -> list[str]:
-    """Make tmux execute `argv` as it is: a single argument it would give to a shell."""
-    return list(argv) if len(argv) > 1 else [shlex.quote(argv[0])]
 
 
 def _literal(text: str, time: bool = False) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import filelock
@@ -136,11 +136,12 @@ class Worktree(Repository):
         except (FileNotFoundError, UnicodeDecodeError):
             return None
 
-    def move(self, commit: str, expendable: Collection[str]) -> bool:
+    def move(self, commit: str, expendable: Callable[[str], bool]) -> bool:
         """Put branch and train.py onto `commit`; other files are the same in all experiments.
 
-        Only if train.py is what HEAD says or one of the `expendable` texts: an agent's unsubmitted
-        edits are never lost. Returns whether it moved. Safe to repeat after a crash at any point.
+        Only if train.py is what HEAD says, or `expendable` says that its text is: an agent's
+        unsubmitted edits are never lost. Returns whether it moved. Safe to repeat after a crash at
+        any point.
         """
         head = self.head()
         target = self.read(commit, TRAINER)
@@ -148,7 +149,7 @@ class Worktree(Repository):
         if current is None or current == target:
             known = True
         else:
-            known = current in expendable or current == self.read(head, TRAINER)
+            known = current == self.read(head, TRAINER) or expendable(current)
         if not known or not self._swap(current, target):
             return False
         if head != commit:

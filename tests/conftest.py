@@ -79,6 +79,15 @@ def processes_of(mark: str) -> list[psutil.Process]:
     return found
 
 
+def command_of(process: psutil.Process) -> str:
+    """The command line of a process; empty when it has gone."""
+    try:
+        gone = process.status() == psutil.STATUS_ZOMBIE
+        return "" if gone else " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
+
+
 def reap(mark: str) -> None:
     """Kill what a test left running."""
     for process in processes_of(mark):

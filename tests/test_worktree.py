@@ -33,6 +33,11 @@ def new_worktree(repository: Path, name: str) -> Worktree:
     return made
 
 
+def nothing(text: str) -> bool:
+    """No text is expendable."""
+    return False
+
+
 def changed(worktree: Worktree, lr: str) -> str:
     return toy.TRAIN.replace("LR = 0.04", f"LR = {lr}  # größer\r\n")
 
@@ -53,21 +58,21 @@ def test_a_commit_holds_exactly_the_source_and_touches_nothing(worktree: Worktre
 def test_a_move_takes_branch_file_and_index(worktree: Worktree) -> None:
     source = changed(worktree, "0.5")
     commit = worktree.commit_trainer(worktree.head(), source, "m", "a")
-    assert worktree.move(commit, [])
+    assert worktree.move(commit, nothing)
     assert worktree.head() == commit
     assert worktree.branch() == "swarm/t/cpu0"
     assert worktree.source() == source
     assert worktree.changed_files() == []
-    assert worktree.move(commit, []), "moving twice is fine"
+    assert worktree.move(commit, nothing), "moving twice is fine"
 
 
 def test_a_move_never_overwrites_an_edit(worktree: Worktree) -> None:
     commit = worktree.commit_trainer(worktree.head(), changed(worktree, "0.5"), "m", "a")
     before = worktree.head()
     worktree.trainer.write_text("my edit")
-    assert not worktree.move(commit, ["another text"])
+    assert not worktree.move(commit, lambda text: text == "another text")
     assert (worktree.head(), worktree.trainer.read_text()) == (before, "my edit")
-    assert worktree.move(commit, ["my edit"]), "what is safe in a commit may be replaced"
+    assert worktree.move(commit, lambda text: text == "my edit"), "what is safe in a commit may be replaced"
     assert worktree.changed_files() == []
 
 
@@ -85,24 +90,24 @@ def test_an_edit_in_the_middle_of_a_move_is_put_back(
         return text
 
     monkeypatch.setattr(Worktree, "read", read_and_edit)
-    assert not worktree.move(commit, [])
+    assert not worktree.move(commit, nothing)
     assert worktree.trainer.read_text() == "saved just now"
 
 
 def test_a_move_that_died_half_way_is_finished_by_the_next(worktree: Worktree) -> None:
     commit = worktree.commit_trainer(worktree.head(), changed(worktree, "0.5"), "m", "a")
     worktree.trainer.write_bytes(worktree.read(commit, "train.py").encode())
-    assert worktree.move(commit, []), "only the file had been replaced"
+    assert worktree.move(commit, nothing), "only the file had been replaced"
     assert (worktree.head(), worktree.changed_files()) == (commit, [])
     other = worktree.commit_trainer(commit, changed(worktree, "0.6"), "m", "a")
     worktree.set_ref("refs/heads/swarm/t/cpu0", other, "only the branch had been moved")
-    assert worktree.move(other, [worktree.read(commit, "train.py")])
+    assert worktree.move(other, lambda text: text == worktree.read(commit, "train.py"))
     assert (worktree.head(), worktree.changed_files()) == (other, [])
 
 
 def test_a_lost_train_py_is_restored(worktree: Worktree) -> None:
     worktree.trainer.unlink()
-    assert worktree.move(worktree.head(), [])
+    assert worktree.move(worktree.head(), nothing)
     assert worktree.changed_files() == []
 
 
@@ -111,7 +116,7 @@ def test_a_lock_of_a_dead_git_is_cleared(worktree: Worktree, name: str) -> None:
     commit = worktree.commit_trainer(worktree.head(), changed(worktree, "0.5"), "m", "a")
     folder = Path(toy.git(worktree.folder, "rev-parse", "--absolute-git-dir"))
     (folder / name).touch()
-    assert worktree.move(commit, [])
+    assert worktree.move(commit, nothing)
     assert worktree.changed_files() == []
 
 
@@ -140,7 +145,7 @@ def test_worktrees_are_added_in_parallel_and_branches_reused(repository: Path) -
         made = list(pool.map(lambda i: new_worktree(repository, f"gpu{i}"), range(8)))
     first = made[0]
     commit = first.commit_trainer(first.head(), changed(first, "0.5"), "m", "a")
-    first.move(commit, [])
+    first.move(commit, nothing)
     toy.git(repository, "worktree", "remove", "--force", str(first.folder))
     again = new_worktree(repository, "gpu0")
     assert again.head() == commit, "respawn never resets a branch"
