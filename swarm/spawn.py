@@ -57,13 +57,13 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
     Raises `UsageError`, `Refused` or `SwarmError` before anything has been started.
     """
     repository = open_repository(root)
-    slots, specs = _slots(order, environment, say)
     paths = Paths(root, (order.tag and config.check_tag(order.tag)) or _new_tag(root))
     with _only_one(paths):
         if supervisor.is_running(paths):
             raise Refused(
                 f"swarm '{paths.tag}' is running", "swarm status; or another name: --tag …"
             )
+        slots, specs = _slots(order, environment, say)
         _check_free(slots, environment)
         again = paths.journal.exists()
         root_commit = "" if again else _check_repository(repository)
