@@ -15,7 +15,7 @@ Value = int | float | str | bool
 State = Literal["live", "skipped", "unknown"]
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_RULE = re.compile(r"#\s*[-=─═]{5,}")
+_RULE = re.compile(r"#\s*[-=─═]{4,}")
 _COMMENT = re.compile(r"[\s)]*#(.*)")
 _LARGEST = 2.0**53
 

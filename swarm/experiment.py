@@ -10,6 +10,7 @@ from pathlib import Path
 import filelock
 
 from swarm import config, devices, pollinate, records
+from swarm.disk import writing
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
 from swarm.journal import Journal, utc_now
@@ -102,18 +103,20 @@ def start_trial(bench: Bench, experiment: str) -> Job | None:
             )
         )
     bench.board.refresh()
-    folder = bench.paths.trial(trial)
-    folder.mkdir(parents=True, exist_ok=True)
     source = bench.worktree.read(entry.claim.commit, config.TRAINER)
-    (folder / config.TRAINER).write_bytes(source.encode())
+    folder = bench.paths.trial(trial)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / config.TRAINER).write_bytes(source.encode())
     return _job(bench, trial, seed, folder)
 
 
 def record(bench: Bench, result: records.TrialFinished) -> Entry:
-    """Append the facts of a trial and fold them; return the experiment as it stands now."""
-    bench.journal.append(result)
-    bench.board.refresh()
+    """Append the facts of a trial, once, and fold them; return the experiment as it stands now."""
     trial = bench.board.trials[result.trial]
+    if trial.outcome is None:
+        bench.journal.append(result)
+        bench.board.refresh()
     return bench.board.entry(trial.experiment, trial.device_class)
 
 

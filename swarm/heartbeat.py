@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from swarm.disk import writing
+
+# Padded and written in place: a full disk must not keep a runner from saying that it is full.
+_BYTES = 1024
 Doing = Literal["training", "thinking", "paused", "parked"]
 
 
@@ -23,9 +28,14 @@ class Heartbeat(msgspec.Struct, frozen=True):
 
 
 def write(path: Path, beat: Heartbeat) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_bytes(msgspec.json.encode(beat))
-    partial.replace(path)
+    data = msgspec.json.encode(beat).ljust(_BYTES)
+    with writing(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.pwrite(descriptor, data, 0)
+            os.ftruncate(descriptor, len(data))
+        finally:
+            os.close(descriptor)
 
 
 def read(path: Path) -> Heartbeat | None:

@@ -165,7 +165,7 @@ def _derived(value: float) -> tuple[float, float] | None:
 def _range(comment: str) -> tuple[float, float] | None:
     found = _RANGE.search(comment)
     low, high = (evaluated(text) for text in found.groups()) if found else (None, None)
-    if isinstance(low, str | None) or isinstance(high, str | None) or low >= high:
+    if isinstance(low, str | None) or isinstance(high, str | None) or low > high:
         return None
     return low, high
 

@@ -14,7 +14,8 @@ import filelock
 import msgspec
 import msgspec.structs
 
-from swarm.errors import DiskFull, JournalError, SwarmError
+from swarm.disk import translated
+from swarm.errors import JournalError, SwarmError
 from swarm.records import AnyRecord
 
 _LOCK_POLL_SECONDS = 0.002
@@ -78,7 +79,7 @@ class Journal:
                 f"see who holds it: fuser -v '{self._lock.lock_file}'",
             ) from error
         except OSError as error:
-            raise _translated(error, self.path) from error
+            raise translated(error, self.path) from error
         try:
             yield self._append_locked
         finally:
@@ -117,7 +118,7 @@ class Journal:
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise _translated(error, self.path) from error
+            raise translated(error, self.path) from error
         try:
             end, last = self._repaired_end(descriptor)
             record = msgspec.structs.replace(record, seq=last + 1, time=self._clock())
@@ -134,7 +135,7 @@ class Journal:
             os.fsync(descriptor)
         except OSError as error:
             os.ftruncate(descriptor, end)
-            raise _translated(error, self.path) from error
+            raise translated(error, self.path) from error
 
     def _repaired_end(self, descriptor: int) -> tuple[int, int]:
         """Cut an unterminated tail; return the size then and the last sequence number."""
@@ -164,11 +165,3 @@ class Journal:
 
 
 _RESTORE = "nothing was changed; restore that line from a backup, or cut the file before it"
-
-
-def _translated(error: OSError, path: Path) -> SwarmError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFull(
-            f"no space left to append to {path}", "free some space; nothing recorded is lost"
-        )
-    return SwarmError(f"cannot write {path}: {error.strerror}", "check the folder's permissions")

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from swarm.config import Desk
+from swarm.disk import write_whole
 from swarm.errors import SwarmError
 
 _ANSWERS_KEPT = 64
@@ -79,7 +80,7 @@ class Mailbox:
         for folder in (self._requests, self._answers):
             folder.mkdir(parents=True, exist_ok=True)
         (self.folder / ".gitignore").write_text("*\n")
-        _write_whole(self.folder / "worker.json", msgspec.json.encode(desk))
+        write_whole(self.folder / "worker.json", msgspec.json.encode(desk))
         if not self._doorbell.is_fifo():
             self._doorbell.unlink(missing_ok=True)
             os.mkfifo(self._doorbell)
@@ -98,7 +99,7 @@ class Mailbox:
 
     def answer(self, answer: Answer) -> None:
         """Leave the answer and, with it, take the request away."""
-        _write_whole(self._answers / f"{answer.id}.json", msgspec.json.encode(answer))
+        write_whole(self._answers / f"{answer.id}.json", msgspec.json.encode(answer))
         (self._requests / f"{answer.id}.json").unlink(missing_ok=True)
         if answer.state != "queued":
             self._prune()
@@ -135,12 +136,11 @@ class Mailbox:
 
     def _send(self, kind: str, build: Callable[[str], Request]) -> str:
         request = build(f"{kind}-{uuid.uuid4().hex[:12]}")
-        try:
-            _write_whole(self._requests / f"{request.id}.json", msgspec.json.encode(request))
-        except FileNotFoundError as error:
+        if not self._requests.is_dir():
             raise SwarmError(
                 f"{self.folder} is gone, so the runner cannot be asked", "run: swarm recover"
-            ) from error
+            )
+        write_whole(self._requests / f"{request.id}.json", msgspec.json.encode(request))
         self._ring()
         return request.id
 
@@ -172,9 +172,3 @@ def _decode(path: Path) -> Request | Answer:
         hint="submit with swarm eval",
         exit_code=3,
     )
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_bytes(data)
-    partial.replace(path)

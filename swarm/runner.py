@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from swarm import agents, config, devices, experiment, heartbeat, pollinate, records
+from swarm import agents, config, devices, experiment, heartbeat, pollinate, records, strays
 from swarm.agents.process import AgentProcess
 from swarm.errors import DiskFull, Refused, SwarmError
 from swarm.experiment import Bench
@@ -22,7 +22,6 @@ from swarm.locks import DeviceLock, ProcessLock
 from swarm.logfile import last_words_of
 from swarm.mailbox import Answer, Mailbox, NoteRequest, Request, Submission, SyncRequest
 from swarm.paths import Paths
-from swarm.strays import kill_strays
 from swarm.worktree import Worktree
 
 QUEUE_DEPTH = 1
@@ -56,6 +55,7 @@ class Runner:
         self.launcher: LocalLauncher
         self.agent = self._make_agent(joined, environment)
         self.trial: LocalHandle | None = None
+        self.result: records.TrialFinished | None = None
         self.requests_of: dict[str, str] = {}
         self.last_sync = clock()
         self.synced_at = self.board.cursor.lines
@@ -107,9 +107,10 @@ class Runner:
 
     def _repair(self) -> None:
         """End what a dead predecessor left half-done, and answer what it left unanswered."""
+        strays.kill_agent(self.bench.worktree.folder)
         trial = self.board.workers[self.worker].open_trial
         if trial:
-            kill_strays(self.paths.trial(trial))
+            strays.kill_trial(self.paths.trial(trial))
             self._record(
                 records.TrialFinished(
                     trial=trial, outcome="interrupted", seconds=0.0, reason="its runner died"
@@ -124,7 +125,7 @@ class Runner:
         self._answer_verdicts()
 
     def _finished(self) -> bool:
-        if self.trial is not None:
+        if self.board.workers[self.worker].open_trial:
             return False
         if self.ending or self.board.stopping:
             return True
@@ -142,7 +143,7 @@ class Runner:
 
     def _wait(self) -> None:
         sources: list[int | LocalHandle] = [self.doorbell]
-        if self.trial is not None:
+        if self.trial is not None and self.result is None:
             sources.append(self.trial)
         ready, _, _ = select.select(sources, [], [], _TICK_SECONDS)
         if self.doorbell in ready:
@@ -156,13 +157,13 @@ class Runner:
             return
         if self.ending or self.board.stopping == "now":
             self.launcher.cancel(self.trial)
-        result = self.launcher.poll(self.trial)
-        if result is None:
+        self.result = self.result or self.launcher.poll(self.trial)
+        if self.result is None:
             return
-        if result.reason.startswith("its watchdog"):
-            kill_strays(self.paths.trial(result.trial))
-        self._record(result)
-        self.trial = None
+        if self.result.outcome == "interrupted":
+            strays.kill_trial(self.paths.trial(self.result.trial))
+        self._record(self.result)  # on a full disk this comes again
+        self.trial = self.result = None
 
     def _record(self, result: records.TrialFinished) -> None:
         entry = experiment.record(self.bench, result)
@@ -184,6 +185,7 @@ class Runner:
 
     def _dispatch(self) -> None:
         """Start the next trial on an idle device: the baseline if due, else the queue's head."""
+        self._end_unstarted_trial("the disk was full")
         if self.trial or self.ending or self.board.stopping or self._paused():
             return
         if self.board.baseline_due(self.worker):
@@ -193,10 +195,29 @@ class Runner:
             self._start(queue[0])
 
     def _start(self, name: str) -> None:
-        job = experiment.start_trial(self.bench, name)
-        if job is not None:
-            self.trial = self.launcher.submit(job)
-            log.info("%s of %s started", job.trial, name)
+        try:
+            job = experiment.start_trial(self.bench, name)
+            if job is not None:
+                self.trial = self.launcher.submit(job)
+                log.info("%s of %s started", job.trial, name)
+        except DiskFull:
+            raise
+        except SwarmError as error:
+            log.error("%s: %s", name, error)
+            if not self._end_unstarted_trial(str(error)):
+                raise
+
+    def _end_unstarted_trial(self, why: str) -> bool:
+        """End a trial that is in the journal but does not run: once more, then it is given up."""
+        trial = self.board.workers[self.worker].open_trial
+        if trial is None or self.trial is not None:
+            return False
+        self._record(
+            records.TrialFinished(
+                trial=trial, outcome="interrupted", seconds=0.0, reason=f"not started: {why}"
+            )
+        )
+        return True
 
     def _paused(self) -> bool:
         return self.board.workers[self.worker].paused
@@ -205,10 +226,10 @@ class Runner:
 
     def _make_agent(self, joined: records.Worker, environment: dict[str, str]) -> AgentProcess:
         agent = agents.build(joined.agent)
-        own = devices.environment(joined.device) | {"SWARM_WORKER": self.worker}
-        return AgentProcess(
-            agent.argv(), agent.environment(environment) | own, self.bench.worktree.folder
-        )
+        folder = self.bench.worktree.folder
+        own = {"SWARM_WORKER": self.worker, strays.AGENT_MARK: str(folder)}
+        pinned = devices.environment(joined.device)
+        return AgentProcess(agent.argv(), agent.environment(environment) | pinned | own, folder)
 
     def _tend_agent(self) -> None:
         """Restart an agent that exited, with backoff; park it when it keeps failing."""

@@ -9,12 +9,13 @@ import time
 from dataclasses import dataclass
 from types import FrameType
 
-from swarm import config, records
-from swarm.errors import DiskFull, Refused
+from swarm import config, records, strays
+from swarm.errors import DiskFull, GitError, Refused
 from swarm.experiment import Bench, reconcile
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import Leaderboard
 from swarm.locks import ProcessLock, is_held
+from swarm.logfile import last_words_of
 from swarm.panes import Panes, choose_panes
 from swarm.paths import Paths
 from swarm.views import tsv
@@ -85,10 +86,11 @@ class Supervisor:
             return True
         for worker, watch in self.watches.items():
             if alive[worker]:
+                watch.deaths -= not watch.seen_alive
                 watch.seen_alive = True
                 if now - watch.started > _HEALTHY_SECONDS:
                     watch.deaths = 0
-            elif not ended:
+            elif not ended and not self.board.workers[worker].parked:
                 self._revive(worker, watch, now)
         return False
 
@@ -108,13 +110,17 @@ class Supervisor:
     def _revive(self, worker: str, watch: Watch, now: float) -> None:
         """Start a runner that is not alive, with backoff when it dies again and again."""
         if watch.seen_alive:
-            log.warning("the runner of %s died", worker)
             watch.seen_alive = False
             watch.deaths += 1
             watch.due = watch.started + _BACKOFF_SECONDS[min(watch.deaths, _LAST_BACKOFF)]
+            log.warning("the runner of %s died for the %d. time", worker, watch.deaths)
         if now < watch.due:
             return
+        if watch.deaths > _LAST_BACKOFF:
+            self._park(worker, watch)
+            return
         watch.started, watch.due = now, now + _START_GRACE_SECONDS
+        watch.deaths += 1  # until it is seen alive
         pane = self.panes.start(
             worker,
             [config.python(), "-P", "-m", "swarm.cli", "runner", worker, "--tag", self.paths.tag],
@@ -123,6 +129,13 @@ class Supervisor:
             self.paths.worker_log(worker),
         )
         log.info("started the runner of %s in pane %s", worker, pane)
+
+    def _park(self, worker: str, watch: Watch) -> None:
+        """Give up on a runner that keeps dying, until `swarm resume`."""
+        said = last_words_of(self.paths.runner_log(worker))
+        reason = f"its runner died {watch.deaths} times: {said}"
+        self.board.journal.append(records.AgentEvent(worker=worker, state="parked", reason=reason))
+        watch.deaths = 0
 
 
 def launch(paths: Paths, environment: dict[str, str]) -> None:
@@ -143,9 +156,12 @@ def launch(paths: Paths, environment: dict[str, str]) -> None:
 def conclude(paths: Paths, board: Leaderboard, panes: Panes, ended: records.Ended) -> None:
     """Put every worktree on the incumbent, write down that the swarm rests, close its panes."""
     for worker in board.active:
+        strays.kill_agent(paths.worktree(worker))
         worktree = Worktree(paths.worktree(worker), board.workers[worker].joined.branch)
-        if worktree.folder.exists():
+        try:
             reconcile(Bench(paths, worker, board.journal, board, worktree, {}))
+        except GitError as error:  # a worktree that is gone or broken does not keep a swarm alive
+            log.warning("%s was not moved onto the incumbent: %s", worker, error)
     board.journal.append(ended)
     board.refresh()
     tsv.write(paths.results_tsv, board)

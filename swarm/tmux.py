@@ -26,8 +26,9 @@ _INSTALL_HINT = "apt install tmux / brew install tmux, or --no-tmux"
 
 # A pane that is made before its command is known shows this, which waits and prints nothing.
 _PLACEHOLDER = "cat"
-# tmux may lose the last lines of a process that ends at once after them, so its terminal is kept
-# open for a moment. Ctrl-C is for the process alone.
+# The kernel hangs up a terminal when the leader of its session ends, and what tmux has not read
+# by then is lost: so the leader stays for a moment. Ctrl-C is for the worker's process alone.
+# (`pane_dead_status` cannot be relied on: with libutempter, tmux misses some children's ends.)
 _LINGERING = (
     "/bin/sh",
     "-c",

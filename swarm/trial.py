@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from swarm import summary
+from swarm.disk import write_whole
 from swarm.logfile import CappedLog
 from swarm.records import TrialFinished
 
@@ -64,9 +65,7 @@ def run(job: Job, lifeline: int) -> TrialFinished:
 
 def write_result(folder: Path, result: TrialFinished) -> None:
     """Leave the result atomically: a reader sees all of it or nothing."""
-    partial = folder / "result.json.part"
-    partial.write_bytes(msgspec.json.encode(result))
-    partial.replace(folder / "result.json")
+    write_whole(folder / "result.json", msgspec.json.encode(result))
 
 
 def read_result(folder: Path) -> TrialFinished | None:

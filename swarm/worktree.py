@@ -13,9 +13,11 @@ import git
 import psutil
 
 from swarm.config import TRAINER
-from swarm.errors import GitError, Refused, SwarmError
+from swarm.errors import DiskFull, GitError, Refused, SwarmError
 
 _LOCK_EXISTS = re.compile(r"Unable to create '(?P<path>.+?\.lock)': File exists")
+# The journal names commits, so they must be as durable as it is (git 2.36+; ignored before).
+_DURABLE = ("-c", "core.fsync=loose-object,reference")
 _LOCK_ATTEMPTS, _LOCK_WAIT_SECONDS = 20, 0.1
 
 
@@ -50,7 +52,7 @@ class Repository:
     def _once(
         self, command: tuple[str, ...], stdin: bytes | None, environment: Mapping[str, str] | None
     ) -> str:
-        arguments = ["git", *command]
+        arguments = ["git", *_DURABLE, *command]
         env = dict(environment or {})
         if stdin is None:
             return str(self._git.execute(arguments, env=env))
@@ -154,8 +156,9 @@ class Worktree(Repository):
             return False
         if head != commit:
             self.set_ref(f"refs/heads/{self.branch_name}", commit, "swarm: move")
-        self.run("update-index", "--add", "--cacheinfo", self._index_entry(commit))
-        self.run("update-index", "-q", "--refresh")
+        if head != commit or self.changed_files():
+            self.run("update-index", "--add", "--cacheinfo", self._index_entry(commit))
+            self.run("update-index", "-q", "--refresh")
         return True
 
     def _index_entry(self, commit: str) -> str:
@@ -210,11 +213,10 @@ def add_worktree(root: Path, folder: Path, branch: str, commit: str, lock: Path)
         ours = folder.parent / ".gitignore"
         folder.parent.mkdir(parents=True, exist_ok=True)
         ours.write_text("*\n")
-        repository.run("worktree", "prune")
-        if repository.resolve(f"refs/heads/{branch}"):
-            repository.run("worktree", "add", "--quiet", str(folder), branch)
-        else:
-            repository.run("worktree", "add", "--quiet", "-b", branch, str(folder), commit)
+        exists = repository.resolve(f"refs/heads/{branch}") is not None
+        # -f: a folder that was removed by hand may still be registered.
+        start = [str(folder), branch] if exists else ["-b", branch, str(folder), commit]
+        repository.run("worktree", "add", "--quiet", "-f", *start)
     return worktree
 
 
@@ -227,9 +229,11 @@ def _identity(author: str) -> dict[str, str]:
     return name | {"GIT_AUTHOR_EMAIL": "swarm@localhost", "GIT_COMMITTER_EMAIL": "swarm@localhost"}
 
 
-def _translated(command: tuple[str, ...], error: git.exc.GitCommandError) -> GitError:
+def _translated(command: tuple[str, ...], error: git.exc.GitCommandError) -> SwarmError:
     said = re.sub(r"^\s*stderr: '(.*)'$", r"\1", str(error.stderr).strip(), flags=re.DOTALL)
     text = " ".join(said.split()) or f"exit code {error.status}"
+    if "No space left on device" in text:
+        return DiskFull(f"no space left for git {command[0]}", "free some space; nothing is lost")
     return GitError(f"git {' '.join(command[:2])}: {text}", "run swarm doctor, then swarm recover")
 
 

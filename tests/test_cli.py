@@ -259,8 +259,9 @@ def test_eval_by_hand(run: Run, repository: Path) -> None:
     train.write_text(original)
     refused = run("eval", "-m", "back", cwd=desk, check=False)
     assert_error(refused, 3, "this was tried before as e0: keep with val_bpb", "swarm show e0")
+    train.write_text(original + "# half an idea\n")
     assert_error(run("sync", cwd=desk, check=False), 3, "edits that were not submitted")
-    assert train.read_text() == original
+    assert train.read_text() == original + "# half an idea\n"
     toy.git(desk, "checkout", "--", "train.py")
     assert run("sync", cwd=desk).stderr == "now on e1\n"
 

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import toy
-from conftest import command_of, processes_of, wait_for
+from conftest import command_of, processes_of, reap, wait_for
 
 from swarm.journal import Cursor, Journal
 from swarm.leaderboard import Leaderboard
@@ -219,3 +220,48 @@ def test_two_swarms_do_not_share_a_device(
     assert "is already training: " in second.stderr
     assert not (repository / "leaderboard/two").exists()
     run("stop", "--now", "--tag", "one")
+
+
+def test_a_full_disk_pauses_the_swarm_and_loses_nothing(
+    tmp_path: Path, environment: dict[str, str], agent: str
+) -> None:
+    mount = tmp_path / "a small disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(mount)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        root = toy.make_repository(mount / "repo")
+        run = partial(toy.swarm, root, environment=environment)
+        done = run("spawn", "--agents", "2", "--oversubscribe", "--seconds", "1", "--tag", "d",
+                   "--agent", agent)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        wait_for(lambda: fold(root, "d").spent_experiments >= 3)
+        fill(mount / "big file")
+        wait_for(lambda: "disk full" in run("status").stdout)
+        paused = fold(root, "d")
+        refused = run("note", "is there room? " * 2000)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: no space left to write ")
+        assert "Traceback" not in refused.stderr
+        (mount / "big file").unlink()
+        wait_for(lambda: fold(root, "d").spent_experiments >= paused.spent_experiments + 3)
+        assert run("stop", "--now").returncode == 0
+        board = check_journal(root, "d")
+        assert set(paused.claims) <= set(board.claims)
+        assert all(trial.outcome for trial in board.trials.values())
+        wait_for(lambda: not processes_of(environment["TMUX_TMPDIR"]), timeout=10)
+    finally:
+        reap(environment["TMUX_TMPDIR"])
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until the disk is full, to the last byte."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 16, 512, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue

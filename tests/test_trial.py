@@ -20,7 +20,7 @@ from conftest import processes_of, wait_for
 from swarm.launchers.local import LocalHandle, LocalLauncher
 from swarm.logfile import CappedLog
 from swarm.records import TrialFinished
-from swarm.strays import kill_strays
+from swarm.strays import kill_trial
 from swarm.summary import parse
 from swarm.trial import Job
 
@@ -173,7 +173,7 @@ def test_a_killed_watchdog_takes_its_trial_along(submit: Submit, launcher: Local
     os.kill(handle.watchdog.pid, signal.SIGKILL)
     result = finish(launcher, handle)
     assert result.outcome == "interrupted"
-    assert kill_strays(Path(handle.job.folder)) == 1  # the daemon; train.py died by itself
+    assert kill_trial(Path(handle.job.folder)) == 1  # the daemon; train.py died by itself
     assert_no_orphan(handle)
 
 

@@ -43,12 +43,10 @@ def run(
     """
     board.refresh()
     assert board.swarm is not None and board.config is not None
-    state = board.workers[worker]
+    state, scale, file = board.workers[worker], board.config.scale, worktree / "train.py"
     device_class = board.classes[state.joined.device_class]
-    scale, file = board.config.scale, worktree / "train.py"
     tuner = Tuner(_seed(board.swarm.tag, worker, state.experiments))
-    history = History(source_of, scale)
-    refused: list[str] = []
+    history, refused = History(source_of, scale), list[str]()
 
     def tried(source: str) -> bool:
         return source in refused or fingerprint(source) in board.fingerprints
@@ -63,15 +61,13 @@ def run(
             continue  # the worktree was moved onto another incumbent meanwhile
         say(f"trying  {proposal.description} …")
         try:
-            answer = _submitted(file, base, proposal, submit)
+            say(_line(_submitted(file, base, proposal, submit), before, colour))
+            refused.clear()
         except Refused as reason:
             refused.append(proposal.source)
-            say(f"refused  {reason}")
             if len(refused) >= REFUSALS:
                 raise
-            continue
-        refused.clear()
-        say(_line(answer, before, colour))
+            say(f"refused  {reason}")
 
 
 class History:

@@ -117,6 +117,7 @@ def _log_to(path: Path) -> None:
     """A process without a screen of its own logs to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.raiseExceptions = False  # a full disk must not print tracebacks into the pane
     logging.basicConfig(filename=path, level=logging.INFO, format=form)
 
 

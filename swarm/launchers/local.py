@@ -63,7 +63,7 @@ class LocalLauncher:
             return None
         said = self._close(handle)
         result = read_result(Path(handle.job.folder))
-        if result is not None and result.trial == handle.job.trial:
+        if handle.watchdog.returncode == 0 and result and result.trial == handle.job.trial:
             return result
         return TrialFinished(
             trial=handle.job.trial,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from swarm.disk import write_whole
 from swarm.leaderboard import Entry, Leaderboard
 
 COLUMNS = (
@@ -24,11 +25,8 @@ def rows(board: Leaderboard) -> Iterator[tuple[str, ...]]:
 
 def write(path: Path, board: Leaderboard) -> None:
     """Replace the file by what the board says now."""
-    partial = path.with_suffix(".tsv.part")
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\t".join(COLUMNS) + "\n")
-        file.writelines("\t".join(map(escape, row)) + "\n" for row in rows(board))
-    partial.replace(path)
+    lines = ["\t".join(COLUMNS), *("\t".join(map(escape, row)) for row in rows(board))]
+    write_whole(path, ("\n".join(lines) + "\n").encode(errors="replace"))
 
 
 class ResultsFile:
