@@ -14,9 +14,10 @@ from swarm.disk import writing
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
 from swarm.journal import Journal, utc_now
-from swarm.leaderboard import BASELINE, Entry, Leaderboard
+from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.mailbox import Answer, Submission
 from swarm.paths import Paths
+from swarm.standings import Entry
 from swarm.trial import Job
 from swarm.worktree import Worktree
 

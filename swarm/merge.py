@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from swarm.errors import GitError, Refused
-from swarm.leaderboard import BASELINE, Entry, Leaderboard
+from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.paths import Paths
+from swarm.standings import Entry
 from swarm.worktree import Repository
 
 How = Literal["fast-forward", "merge commit", "squash", "nothing to do"]

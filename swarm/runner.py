@@ -20,11 +20,10 @@ from swarm.launchers.local import LocalHandle, LocalLauncher
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.locks import DeviceLock, ProcessLock
 from swarm.logfile import last_words_of
-from swarm.mailbox import Answer, Mailbox, NoteRequest, Request, Submission, SyncRequest
 from swarm.paths import Paths
+from swarm.reception import Reception
 from swarm.worktree import Worktree
 
-QUEUE_DEPTH = 1
 _TICK_SECONDS = 0.25
 _DISK_RETRY_SECONDS = 5.0
 _DEVICE_WAIT_SECONDS = 15.0
@@ -49,14 +48,13 @@ class Runner:
         joined = self.board.workers[worker].joined
         worktree = Worktree(paths.worktree(worker), joined.branch)
         self.bench = Bench(paths, worker, self.board.journal, self.board, worktree, environment)
-        self.mailbox = Mailbox(worktree.folder)
+        self.reception = Reception(self.bench)
         self.process_lock = ProcessLock(paths.worker_lock(worker))
         self.device_lock = DeviceLock(config.cache_folder(environment) / "locks", joined.device)
         self.launcher: LocalLauncher
         self.agent = self._make_agent(joined, environment)
         self.trial: LocalHandle | None = None
         self.result: records.TrialFinished | None = None
-        self.requests_of: dict[str, str] = {}
         self.last_sync = clock()
         self.synced_at = self.board.cursor.lines
         self.ending: str = ""
@@ -75,7 +73,7 @@ class Runner:
         holder = f"worker {self.worker} of swarm {self.paths.tag} in {self.paths.root}"
         self.device_lock.acquire(_DEVICE_WAIT_SECONDS, holder)
         self.launcher = LocalLauncher(self.device_lock.filenos)
-        self.doorbell = self.mailbox.open_doorbell()
+        self.doorbell = self.reception.mailbox.open_doorbell()
         try:
             self._repair()
             while not self._finished():
@@ -99,7 +97,8 @@ class Runner:
     def _step(self) -> None:
         self.board.refresh()
         self._collect()
-        self._take_requests()
+        if self.reception.take_all():
+            self.agent.made_progress()
         self._dispatch()
         self._pollinate()
         self._tend_agent()
@@ -117,12 +116,7 @@ class Runner:
                 )
             )
         experiment.reconcile(self.bench)
-        mine = [claim for claim in self.board.claims.values() if claim.worker == self.worker]
-        for claim in mine[-QUEUE_DEPTH - 2 :]:
-            answer = self.mailbox.read_answer(claim.request)
-            if answer and answer.state == "queued":
-                self.requests_of[claim.experiment] = claim.request
-        self._answer_verdicts()
+        self.reception.take_over()
 
     def _finished(self) -> bool:
         if self.board.workers[self.worker].open_trial:
@@ -135,8 +129,7 @@ class Runner:
         self.agent.end()
         if self.trial is not None:  # only on the way out through an error
             self.launcher.cancel(self.trial)
-        for request in self._waiting_requests():
-            self._refuse(request.id, SwarmError("the swarm has ended", "see swarm board"))
+        self.reception.close()
         os.close(self.doorbell)
         self.device_lock.release()
         self.process_lock.release()
@@ -173,15 +166,7 @@ class Runner:
             self.last_sync = self.clock()
         else:
             experiment.advance_branches(self.bench)
-        self._answer_verdicts()
-
-    def _answer_verdicts(self) -> None:
-        """Tell the agent about its experiments that now have a verdict."""
-        for name in list(self.requests_of):
-            answer = experiment.describe(self.bench, self.requests_of[name], name)
-            if answer.state == "done":
-                self.mailbox.answer(answer)
-                del self.requests_of[name]
+        self.reception.answer_verdicts()
 
     def _dispatch(self) -> None:
         """Start the next trial on an idle device: the baseline if due, else the queue's head."""
@@ -255,77 +240,6 @@ class Runner:
             records.AgentEvent(worker=self.worker, state=state, reason=reason, exit_code=exit_code)
         )
         self.board.refresh()
-
-    # ---- requests --------------------------------------------------------------------------
-
-    def _waiting_requests(self) -> list[Request]:
-        waiting = []
-        for found in self.mailbox.requests():
-            if isinstance(found, Answer):
-                self.mailbox.answer(found)
-            else:
-                waiting.append(found)
-        return waiting
-
-    def _take_requests(self) -> None:
-        for request in self._waiting_requests():
-            try:
-                self._take(request)
-            except DiskFull:
-                raise  # it stays in the box until there is space
-            except SwarmError as error:
-                self._refuse(request.id, error)
-
-    def _take(self, request: Request) -> None:
-        match request:
-            case Submission():
-                self._take_submission(request)
-            case NoteRequest():
-                self.board.journal.append(records.Note(worker=self.worker, text=request.text))
-                self.mailbox.answer(Answer(id=request.id, state="done"))
-            case SyncRequest():
-                self._answer_sync(request)
-
-    def _take_submission(self, submission: Submission) -> None:
-        known = self.board.requests.get(submission.id)
-        if known:  # a predecessor died between journal and answer
-            self.requests_of[known] = submission.id
-            self.mailbox.answer(experiment.describe(self.bench, submission.id, known))
-            return
-        if self.board.stopping:
-            raise SwarmError("the swarm is stopping", "swarm spawn --tag starts it again")
-        queue = self.board.queued(self.worker)
-        if len(queue) >= QUEUE_DEPTH + (self.trial is None):
-            raise Refused(
-                f"the queue is full: {', '.join(queue)} not yet started",
-                "wait for it: swarm result --wait 90",
-            )
-        name = experiment.submit(self.bench, submission)
-        self.agent.made_progress()
-        self.requests_of[name] = submission.id
-        self.mailbox.answer(experiment.describe(self.bench, submission.id, name))
-
-    def _answer_sync(self, request: SyncRequest) -> None:
-        if not experiment.sync(self.bench):
-            raise Refused(
-                "train.py has edits that were not submitted, so it was not moved",
-                "submit them with swarm eval, or drop them: git checkout -- train.py",
-            )
-        base = pollinate.base_for(self.board, self.worker)
-        self.mailbox.answer(
-            Answer(id=request.id, state="done", base=base.commit, reason=f"on {base.experiment}")
-        )
-
-    def _refuse(self, request: str, error: SwarmError) -> None:
-        self.mailbox.answer(
-            Answer(
-                id=request,
-                state="refused",
-                reason=str(error),
-                hint=error.hint,
-                exit_code=error.exit_code,
-            )
-        )
 
     # ---- pollination and heartbeat ---------------------------------------------------------
 

@@ -6,49 +6,26 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 
 import filelock
 
-from swarm import __version__, agents, config, devices, records, summary, supervisor
-from swarm.errors import Refused, SwarmError, UsageError
+from swarm import __version__, config, devices, records, supervisor
+from swarm.errors import Refused, SwarmError
 from swarm.filesystem import network_filesystem
 from swarm.fingerprint import fingerprint
 from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.locks import DeviceLock, is_held
 from swarm.mailbox import Mailbox
-from swarm.panes import tmux_available
+from swarm.order import Order, Say, choose_settings, choose_slots
 from swarm.paths import Paths
 from swarm.worktree import Repository, add_worktree, open_repository
 
 _ALIVE_TIMEOUT_SECONDS = 60.0
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the user asked for; `None` leaves the choice to us. Times are in seconds."""
-
-    agents: int | None = None
-    agent: list[str] = field(default_factory=list)
-    devices: str | None = None
-    oversubscribe: bool = False
-    tag: str | None = None
-    seconds: float = 300.0
-    timeout: float | None = None
-    scale: str | None = None
-    dataset: str | None = None
-    policy: str = "greedy"
-    sync_every: float = 1800.0
-    max_experiments: int | None = None
-    max_hours: float | None = None
-    tmux: bool | None = None
 
 
 def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Paths:
@@ -63,12 +40,12 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
             raise Refused(
                 f"swarm '{paths.tag}' is running", "swarm status; or another name: --tag …"
             )
-        slots, specs = _slots(order, environment, say)
+        slots, specs = choose_slots(order, environment, say)
         _check_free(slots, environment)
         again = paths.journal.exists()
         root_commit = "" if again else _check_repository(repository)
         board = Leaderboard(Journal(paths.journal))
-        settings = _settings(root, order, environment, slots, say)
+        settings = choose_settings(root, order, environment, slots, say)
         if again:
             board.refresh()
             _spawn_again(paths, board, settings, slots, specs)
@@ -130,24 +107,6 @@ def wait_alive(paths: Paths, board: Leaderboard) -> None:
                 f"the runner of {waiting[0]} did not start", f"see {paths.runner_log(waiting[0])}"
             )
         time.sleep(0.02)
-
-
-def _slots(
-    order: Order, environment: Mapping[str, str], say: Say
-) -> tuple[list[records.Device], list[str]]:
-    """The devices and, for each, its agent; says what was chosen for the user."""
-    options = order.agent or ["tuner"]
-    wanted = order.agents
-    if wanted is None and order.agent and (order.devices is None or order.devices == "cpu"):
-        wanted = len(agents.assign(options, None))
-    if wanted is not None and wanted < 1:
-        raise UsageError(f"--agents {wanted} makes no swarm", "--agents 2")
-    slots = devices.choose(wanted, order.devices, order.oversubscribe, environment)
-    if not order.agent:
-        say("agent: tuner, the built-in offline one (choose with --agent)")
-    if order.devices is None and slots[0].kind == "cpu":
-        say(f"devices: no GPU found, so {len(slots)} CPU worker(s) (choose with --devices)")
-    return slots, agents.assign(options, len(slots))
 
 
 def _new_tag(root: Path) -> str:
@@ -217,64 +176,6 @@ def _check_free(slots: list[records.Device], environment: Mapping[str, str]) -> 
         lock = DeviceLock(config.cache_folder(environment) / "locks", device)
         lock.acquire(0.0, "swarm spawn")
         lock.release()
-
-
-def _settings(
-    root: Path,
-    order: Order,
-    environment: dict[str, str],
-    slots: list[records.Device],
-    say: Say,
-) -> records.Config:
-    tmux = order.tmux
-    if tmux is None:
-        tmux = tmux_available(environment)
-        if not tmux:
-            say("tmux: not found, so workers run in the background (install it to watch panes)")
-    elif tmux and not tmux_available(environment):
-        raise SwarmError(
-            "tmux is not installed", "apt install tmux / brew install tmux, or --no-tmux"
-        )
-    scale = order.scale or ("small" if slots[0].kind == "cpu" else "full")
-    if order.scale is None and scale == "small":
-        say("scale: small, as there is no GPU (choose with --scale)")
-    data = _prepare(root, scale, order.dataset, environment)
-    return records.Config(
-        seconds=order.seconds,
-        timeout=order.timeout or _default_timeout(order.seconds, scale),
-        scale=scale,
-        dataset=data["dataset"],
-        dataset_fingerprint=data["fingerprint"],
-        policy=order.policy,
-        sync_every=order.sync_every,
-        max_experiments=order.max_experiments,
-        max_hours=order.max_hours,
-        tmux=tmux,
-    )
-
-
-def _default_timeout(seconds: float, scale: str) -> float:
-    """Twice the budget, and time to compile and evaluate: upstream gives 600 s for 300 s."""
-    return 2 * seconds + (300.0 if scale == "full" else 60.0)
-
-
-def _prepare(
-    root: Path, scale: str, dataset: str | None, environment: dict[str, str]
-) -> dict[str, str]:
-    """Run the repository's prepare.py, which does nothing when the data is there."""
-    command = [config.python(), config.EVALUATOR, "--scale", scale]
-    if dataset:
-        command += ["--dataset", dataset]
-    process = subprocess.run(
-        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
-    told = summary.parse(process.stdout.decode(errors="replace"))
-    if process.returncode or not {"dataset", "fingerprint"} <= told.keys():
-        raise SwarmError(
-            f"prepare.py could not prepare the data (exit code {process.returncode})",
-            f"see its message above; by hand: python prepare.py --scale {scale}",
-        )
-    return told
 
 
 def _found(

@@ -26,15 +26,6 @@ _INSTALL_HINT = "apt install tmux / brew install tmux, or --no-tmux"
 
 # A pane that is made before its command is known shows this, which waits and prints nothing.
 _PLACEHOLDER = "cat"
-# The kernel hangs up a terminal when the leader of its session ends, and what tmux has not read
-# by then is lost: so the leader stays for a moment. Ctrl-C is for the worker's process alone.
-# (`pane_dead_status` cannot be relied on: with libutempter, tmux misses some children's ends.)
-_LINGERING = (
-    "/bin/sh",
-    "-c",
-    'trap : INT QUIT; "$@"; code=$?; sleep 0.2; exit $code',
-    "swarm",
-)
 _SERVER_OPTIONS = """\
 set -s escape-time 10
 set -g default-shell /bin/sh
@@ -57,12 +48,25 @@ _SERVER_ENVIRONMENT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ
 
 
 class _Pane(NamedTuple):
-    """`pid` is 0 when the process has ended: its number may be another's by now."""
+    """`pid` is 0 when the process has ended: its number may be another's by now.
+
+    `log` tells to which file its output goes; it is empty when it goes to none.
+    """
 
     id: str
     window: str
     pid: int
+    log: str
     worker: str
+
+
+_PANE_FIELDS = (
+    "#{pane_id}",
+    "#{window_id}",
+    "#{?pane_dead,0,#{pane_pid}}",
+    "#{?pane_pipe,#{@log},}",
+    "#{@worker}",
+)
 
 
 class TmuxPanes:
@@ -90,21 +94,18 @@ class TmuxPanes:
         self, worker: str, argv: Sequence[str], environ: Mapping[str, str], cwd: Path, log: Path
     ) -> str | None:
         panes = self._panes()
-        known = next((pane.id for pane in panes if pane.worker == worker), None)
-        pane = known or self._new_pane(panes)
+        known = next((pane for pane in panes if pane.worker == worker), None)
+        pane = known.id if known else self._new_pane(panes)
         log.parent.mkdir(parents=True, exist_ok=True)
         variables = [f"{key}={value}" for key, value in processes.inherited(environ).items()]
-        # The pipe is there before the command, so that the log has its first line; and a pane
-        # whose process has ended takes no pipe.
         self._run(
-            *([["respawn-pane", "-k", "-t", pane, _PLACEHOLDER]] if known else []),
             ["set-option", "-p", "-t", pane, "@worker", worker],
             ["select-pane", "-t", pane, "-T", _literal(worker)],
-            ["pipe-pane", "-t", pane, _literal(f"exec cat >> {shlex.quote(str(log))}", time=True)],
+            *_piping(pane, known, log),
             ["select-layout", "-t", pane, "tiled"],
             ["respawn-pane", "-k", "-t", pane, "-c", _literal(str(cwd))]
             + [argument for variable in variables for argument in ("-e", variable)]
-            + ["--", *_LINGERING, *argv],
+            + ["--", *_direct(argv)],
         )
         return pane
 
@@ -131,15 +132,15 @@ class TmuxPanes:
         return [*self._base, *select, *attach]
 
     def _panes(self) -> list[_Pane]:
-        form = "#{pane_id}\t#{window_id}\t#{?pane_dead,0,#{pane_pid}}\t#{@worker}"
+        form = "\t".join(_PANE_FIELDS)
         result = self._server.cmd("list-panes", "-s", "-F", form, target=f"={self.session}")
         if result.returncode != 0:
             message = "\n".join(result.stderr)
             if _is_down(message) or "can't find session" in message:
                 return []
             raise _failed("list-panes", message)
-        fields = [line.split("\t", 3) for line in result.stdout]
-        return [_Pane(pane, window, int(pid), worker) for pane, window, pid, worker in fields]
+        fields = [line.split("\t", 4) for line in result.stdout]
+        return [_Pane(pane, window, int(pid), *rest) for pane, window, pid, *rest in fields]
 
     def _new_pane(self, panes: list[_Pane]) -> str:
         """Make a pane in the first window with room, else in a new window, else a new session."""
@@ -207,6 +208,29 @@ def _socket_path(tag: str, root: Path, environ: Mapping[str, str]) -> Path:
     return folder / name
 
 
+def _direct(argv: Sequence[str]) -> list[str]:
+    """Make tmux execute `argv` as it is: a single argument it would give to a shell.
+
+    The command leads the terminal's session, so it is told (SIGHUP) when tmux goes away.
+    """
+    return list(argv) if len(argv) > 1 else [shlex.quote(argv[0])]
+
+
+def _piping(pane: str, known: _Pane | None, log: Path) -> list[list[str]]:
+    """The commands that make a pane append to `log`; run before it starts, no line is missed.
+
+    A pipe that is there is left alone: closing it would lose what it has not written yet.
+    """
+    name = hashlib.sha256(os.fsencode(log)).hexdigest()[:16]
+    if known and known.log == name and log.exists():
+        return []
+    # A pane whose process has ended takes no pipe.
+    revive = [["respawn-pane", "-k", "-t", pane, _PLACEHOLDER]] if known else []
+    command = _literal(f"exec cat >> {shlex.quote(str(log))}", time=True)
+    mark = ["set-option", "-p", "-t", pane, "@log", name]
+    return [*revive, ["pipe-pane", "-t", pane, command], mark]
+
+
 def _literal(text: str, time: bool = False) -> str:
     """Escape what tmux expands in a format: `#…`, and `%…` where it knows the time.
 
@@ -224,7 +248,8 @@ def _quoted(argument: str) -> str:
 
 def _is_down(message: str) -> bool:
     return any(
-        text in message for text in ("no server running", "error connecting to", "lost server")
+        text in message
+        for text in ("no server running", "error connecting to", "lost server", "server exited")
     )
 
 

@@ -72,7 +72,9 @@ def test_a_move_never_overwrites_an_edit(worktree: Worktree) -> None:
     worktree.trainer.write_text("my edit")
     assert not worktree.move(commit, lambda text: text == "another text")
     assert (worktree.head(), worktree.trainer.read_text()) == (before, "my edit")
-    assert worktree.move(commit, lambda text: text == "my edit"), "what is safe in a commit may be replaced"
+    assert worktree.move(commit, lambda text: text == "my edit"), (
+        "what is safe in a commit may be replaced"
+    )
     assert worktree.changed_files() == []
 
 

@@ -16,7 +16,8 @@ from swarm import hyperparameters
 from swarm.agents.tpe import Observation, Proposal, Tuner, informative
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
-from swarm.leaderboard import BASELINE, DeviceClass, Entry, Leaderboard
+from swarm.leaderboard import BASELINE, Leaderboard
+from swarm.standings import DeviceClass, Entry
 
 REFUSALS = 20
 """After so many refusals in a row something else than duplicates is wrong."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from swarm import config
 from swarm.commands import Session, folded, print_json
 from swarm.errors import Refused
-from swarm.leaderboard import Entry, Leaderboard
+from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
+from swarm.standings import Entry
 from swarm.views import documents, table
 
 _FOLLOW_SECONDS = 0.2

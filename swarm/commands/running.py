@@ -12,6 +12,7 @@ from swarm.commands.reading import style
 from swarm.errors import Refused, SwarmError
 from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
+from swarm.order import Order
 from swarm.paths import Paths
 from swarm.views import table
 
@@ -20,7 +21,7 @@ _WATCH_SECONDS = 0.2
 
 def spawn(session: Session) -> None:
     given = session.arguments
-    order = spawning.Order(
+    order = Order(
         agents=given.agents,
         agent=given.agent or [],
         devices=given.devices,

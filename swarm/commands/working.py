@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from swarm.door import Door
 from swarm.errors import Refused, UsageError
 from swarm.mailbox import Answer
 from swarm.views import documents, table
+
+# The kernel hangs up a terminal with the leader of its session, and tmux loses what it has not
+# read by then: the agent's last lines.
+_LINGER_SECONDS = 0.2
 
 
 def _door(session: Session) -> Door:
@@ -100,8 +105,12 @@ def runner(session: Session) -> None:
 
     paths, worker = session.paths, session.arguments.worker
     _log_to(paths.runner_log(worker))
-    with _recorded():
-        Runner(paths, worker, session.environment).run()
+    try:
+        with _recorded():
+            Runner(paths, worker, session.environment).run()
+    finally:
+        if sys.stdout.isatty():
+            time.sleep(_LINGER_SECONDS)
 
 
 def supervise(session: Session) -> None:

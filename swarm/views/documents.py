@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from swarm import heartbeat, locks
-from swarm.leaderboard import DeviceClass, Entry, Leaderboard, WorkerState
+from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Answer
 from swarm.paths import Paths
+from swarm.standings import DeviceClass, Entry, WorkerState
 
 Document = dict[str, Any]
 

@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from swarm.decide import Verdict, VerdictKind
-from swarm.leaderboard import BASELINE, DeviceClass, Entry, Leaderboard
+from swarm.leaderboard import BASELINE, Leaderboard
+from swarm.standings import DeviceClass, Entry
 from swarm.views.documents import Document, ranked
 
 _COLOURS: dict[str, str] = {

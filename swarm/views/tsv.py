@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swarm.disk import write_whole
-from swarm.leaderboard import Entry, Leaderboard
+from swarm.leaderboard import Leaderboard
+from swarm.standings import Entry
 
 COLUMNS = (
     "commit", "val_bpb", "memory_gb", "status", "description",

@@ -1,0 +1,110 @@
+"""What the user ordered, and the choices made for them where they left one."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swarm import agents, config, devices, records, summary
+from swarm.errors import SwarmError, UsageError
+from swarm.panes import tmux_available
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for; `None` leaves the choice to us. Times are in seconds."""
+
+    agents: int | None = None
+    agent: list[str] = field(default_factory=list)
+    devices: str | None = None
+    oversubscribe: bool = False
+    tag: str | None = None
+    seconds: float = 300.0
+    timeout: float | None = None
+    scale: str | None = None
+    dataset: str | None = None
+    policy: str = "greedy"
+    sync_every: float = 1800.0
+    max_experiments: int | None = None
+    max_hours: float | None = None
+    tmux: bool | None = None
+
+
+def choose_slots(
+    order: Order, environment: Mapping[str, str], say: Say
+) -> tuple[list[records.Device], list[str]]:
+    """The devices and, for each, its agent; says what was chosen for the user."""
+    options = order.agent or ["tuner"]
+    wanted = order.agents
+    if wanted is None and order.agent and (order.devices is None or order.devices == "cpu"):
+        wanted = len(agents.assign(options, None))
+    if wanted is not None and wanted < 1:
+        raise UsageError(f"--agents {wanted} makes no swarm", "--agents 2")
+    slots = devices.choose(wanted, order.devices, order.oversubscribe, environment)
+    if not order.agent:
+        say("agent: tuner, the built-in offline one (choose with --agent)")
+    if order.devices is None and slots[0].kind == "cpu":
+        say(f"devices: no GPU found, so {len(slots)} CPU worker(s) (choose with --devices)")
+    return slots, agents.assign(options, len(slots))
+
+
+def choose_settings(
+    root: Path,
+    order: Order,
+    environment: dict[str, str],
+    slots: list[records.Device],
+    say: Say,
+) -> records.Config:
+    tmux = order.tmux
+    if tmux is None:
+        tmux = tmux_available(environment)
+        if not tmux:
+            say("tmux: not found, so workers run in the background (install it to watch panes)")
+    elif tmux and not tmux_available(environment):
+        raise SwarmError(
+            "tmux is not installed", "apt install tmux / brew install tmux, or --no-tmux"
+        )
+    scale = order.scale or ("small" if slots[0].kind == "cpu" else "full")
+    if order.scale is None and scale == "small":
+        say("scale: small, as there is no GPU (choose with --scale)")
+    data = _prepare(root, scale, order.dataset, environment)
+    return records.Config(
+        seconds=order.seconds,
+        timeout=order.timeout or _default_timeout(order.seconds, scale),
+        scale=scale,
+        dataset=data["dataset"],
+        dataset_fingerprint=data["fingerprint"],
+        policy=order.policy,
+        sync_every=order.sync_every,
+        max_experiments=order.max_experiments,
+        max_hours=order.max_hours,
+        tmux=tmux,
+    )
+
+
+def _default_timeout(seconds: float, scale: str) -> float:
+    """Twice the budget, and time to compile and evaluate: upstream gives 600 s for 300 s."""
+    return 2 * seconds + (300.0 if scale == "full" else 60.0)
+
+
+def _prepare(
+    root: Path, scale: str, dataset: str | None, environment: dict[str, str]
+) -> dict[str, str]:
+    """Run the repository's prepare.py, which does nothing when the data is there."""
+    command = [config.python(), config.EVALUATOR, "--scale", scale]
+    if dataset:
+        command += ["--dataset", dataset]
+    process = subprocess.run(
+        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    told = summary.parse(process.stdout.decode(errors="replace"))
+    if process.returncode or not {"dataset", "fingerprint"} <= told.keys():
+        raise SwarmError(
+            f"prepare.py could not prepare the data (exit code {process.returncode})",
+            f"see its message above; by hand: python prepare.py --scale {scale}",
+        )
+    return told

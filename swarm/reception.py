@@ -1,0 +1,117 @@
+"""The runner's side of the door: takes the agent's requests and answers them."""
+
+from __future__ import annotations
+
+from swarm import experiment, pollinate, records
+from swarm.errors import DiskFull, Refused, SwarmError
+from swarm.experiment import Bench
+from swarm.mailbox import Answer, Mailbox, NoteRequest, Request, Submission, SyncRequest
+
+QUEUE_DEPTH = 1
+"""So many experiments may wait beside the one that trains."""
+
+
+class Reception:
+    """Turns requests in the mailbox into experiments, notes and moves, and answers each of them."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.mailbox = Mailbox(bench.worktree.folder)
+        self._unanswered: dict[str, str] = {}
+
+    def take_all(self) -> int:
+        """Handle every request that waits; return how many new experiments there are.
+
+        Raises `DiskFull` with the request still in the box, to be taken again.
+        """
+        before = len(self.bench.board.claims)
+        for request in self._waiting():
+            try:
+                self._take(request)
+            except DiskFull:
+                raise
+            except SwarmError as error:
+                self._refuse(request.id, error)
+        return len(self.bench.board.claims) - before
+
+    def answer_verdicts(self) -> None:
+        """Tell the agent about its experiments that now have a verdict."""
+        for name, request in list(self._unanswered.items()):
+            answer = experiment.describe(self.bench, request, name)
+            if answer.state == "done":
+                self.mailbox.answer(answer)
+                del self._unanswered[name]
+
+    def take_over(self) -> None:
+        """Go on where a predecessor died: its unanswered submissions are ours now."""
+        claims = self.bench.board.claims.values()
+        mine = [claim for claim in claims if claim.worker == self.bench.worker]
+        for claim in mine[-QUEUE_DEPTH - 2 :]:
+            answer = self.mailbox.read_answer(claim.request)
+            if answer and answer.state == "queued":
+                self._unanswered[claim.experiment] = claim.request
+        self.answer_verdicts()
+
+    def close(self) -> None:
+        """Refuse what still waits, so that nobody waits for nothing."""
+        for request in self._waiting():
+            self._refuse(request.id, SwarmError("the swarm has ended", "see swarm board"))
+
+    def _waiting(self) -> list[Request]:
+        waiting = []
+        for found in self.mailbox.requests():
+            if isinstance(found, Answer):
+                self.mailbox.answer(found)
+            else:
+                waiting.append(found)
+        return waiting
+
+    def _take(self, request: Request) -> None:
+        match request:
+            case Submission():
+                self._take_submission(request)
+            case NoteRequest():
+                note = records.Note(worker=self.bench.worker, text=request.text)
+                self.bench.journal.append(note)
+                self.mailbox.answer(Answer(id=request.id, state="done"))
+            case SyncRequest():
+                self._take_sync(request)
+
+    def _take_submission(self, submission: Submission) -> None:
+        board = self.bench.board
+        # A predecessor may have died between journal and answer: then it is claimed already.
+        name = board.requests.get(submission.id)
+        if name is None:
+            if board.stopping:
+                raise SwarmError("the swarm is stopping", "swarm spawn --tag starts it again")
+            state = board.workers[self.bench.worker]
+            if len(state.queue) >= QUEUE_DEPTH + (state.open_trial is None):
+                raise Refused(
+                    f"the queue is full: {', '.join(state.queue)} not yet started",
+                    "wait for it: swarm result --wait 90",
+                )
+            name = experiment.submit(self.bench, submission)
+        self._unanswered[name] = submission.id
+        self.mailbox.answer(experiment.describe(self.bench, submission.id, name))
+
+    def _take_sync(self, request: SyncRequest) -> None:
+        if not experiment.sync(self.bench):
+            raise Refused(
+                "train.py has edits that were not submitted, so it was not moved",
+                "submit them with swarm eval, or drop them: git checkout -- train.py",
+            )
+        base = pollinate.base_for(self.bench.board, self.bench.worker)
+        self.mailbox.answer(
+            Answer(id=request.id, state="done", base=base.commit, reason=f"on {base.experiment}")
+        )
+
+    def _refuse(self, request: str, error: SwarmError) -> None:
+        self.mailbox.answer(
+            Answer(
+                id=request,
+                state="refused",
+                reason=str(error),
+                hint=error.hint,
+                exit_code=error.exit_code,
+            )
+        )

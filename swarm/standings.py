@@ -1,0 +1,90 @@
+"""What is known of trials, experiments, device classes and workers: the state that is folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from swarm import decide, records
+from swarm.decide import Estimate, Verdict, VerdictKind
+from swarm.records import Metrics, Outcome
+
+_NO_METRICS = Metrics()
+
+
+@dataclass(slots=True)
+class Trial:
+    """One execution of an experiment; `outcome` is `None` while it runs."""
+
+    id: str
+    experiment: str
+    worker: str
+    device_class: str
+    seed: int
+    started: datetime
+    outcome: Outcome | None = None
+    val_bpb: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Entry:
+    """An experiment as measured on one device class. `values` are the val_bpb of its trials."""
+
+    claim: records.Claim
+    values: list[float] = field(default_factory=list)
+    estimate: Estimate | None = None
+    trials: list[str] = field(default_factory=list)
+    running: int = 0
+    interruptions: int = 0
+    kind: VerdictKind = "candidate"
+    reason: str = "waits for its trial"
+    confirmed: bool = False
+    metrics: Metrics = _NO_METRICS
+    seconds: float = 0.0
+
+    @property
+    def experiment(self) -> str:
+        return self.claim.experiment
+
+    def score(self, val_bpb: float) -> None:
+        self.values.append(val_bpb)
+        self.estimate = decide.estimate(self.values)
+
+    def judge(self, verdict: Verdict) -> None:
+        self.kind, self.reason, self.confirmed = verdict.kind, verdict.reason, verdict.confirmed
+
+
+@dataclass(slots=True)
+class DeviceClass:
+    """The comparable experiments: those measured on the same kind of device.
+
+    `incumbent` is what the search builds on; `best` is what is claimed. The greedy policy claims
+    what it keeps, unconfirmed, so there they are the same.
+    """
+
+    name: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+    incumbent: str | None = None
+    best: str | None = None
+
+    @property
+    def sigma(self) -> float | None:
+        return decide.pooled_sigma([entry.values for entry in self.entries.values()])
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """A worker with what it has done so far; `device_seconds` counts finished trials."""
+
+    joined: records.Worker
+    experiments: int = 0
+    best_val_bpb: float | None = None
+    device_seconds: float = 0.0
+    first_trial: datetime | None = None
+    last_result: datetime | None = None
+    open_trial: str | None = None
+    parked: str | None = None
+    paused: bool = False
+    sync_asked: int = 0
+    queue: dict[str, None] = field(default_factory=dict)
