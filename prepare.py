@@ -23,12 +23,13 @@ import bisect
 import collections
 import contextlib
 import fcntl
-import glob
 import hashlib
+import importlib.util
 import json
 import math
 import os
 import random
+import re
 import shutil
 import sys
 import time
@@ -80,13 +81,14 @@ def default_scale() -> str:
     """`full` where a CUDA or ROCm device node is visible, else `small` (no torch needed)."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return "small"
-    nodes = glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd")
-    wsl = os.path.exists("/dev/dxg") and shutil.which("nvidia-smi") is not None
-    return "full" if nodes or wsl else "small"
+    dev = Path("/dev")
+    wsl = (dev / "dxg").exists() and shutil.which("nvidia-smi") is not None
+    seen = wsl or (dev / "kfd").exists() or any(dev.glob("nvidia[0-9]*"))
+    return "full" if seen else "small"
 
 
 def env_number(name: str, default: float) -> float:
-    """A number from the environment; not-a-number where it is none, refused by check_environment."""
+    """A number from the environment; NaN where it is none (see check_environment)."""
     try:
         return float(os.environ.get(name) or default)
     except ValueError:
@@ -124,7 +126,7 @@ def check_environment() -> None:
 
 
 def cache_dir() -> Path:
-    return Path(os.environ.get("SWARM_CACHE") or Path.home() / ".cache" / "swarm").expanduser()
+    return Path(os.environ.get("SWARM_CACHE") or Path.home() / ".cache" / "swarm").absolute()
 
 
 def log(message: str) -> None:
@@ -144,7 +146,7 @@ def write_atomic(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -164,11 +166,12 @@ def build_lock(cache: Path) -> Iterator[None]:
 # Sources: where text comes from
 # ==================================================================================================
 
-TEXT_SUFFIXES = frozenset(
+TEXT_SUFFIXES = (
     ".c .cc .cfg .cpp .css .csv .cu .go .h .hpp .html .ini .java .jl .js .json .jsonl .kt .lua .md"
     " .org .php .pl .py .r .rb .rs .rst .scala .sh .sql .swift .tex .toml .ts .txt .xml .yaml"
-    " .yml".split()
+    " .yml .parquet"
 )
+Documents = Callable[[], Iterator[str]]  # reads its documents anew at each call
 SECTION = 50_000  # characters of a text that stay together in one split
 VAL_SHARE = 0.05  # of a folder's bytes
 MAX_VAL_SHARE = 1 / 3  # above this a folder is too small to be split
@@ -206,8 +209,7 @@ class Folder:
             subfolders[:] = sorted(s for s in subfolders if s not in skip and s[0] != ".")
             for file in sorted(names):
                 path = Path(folder, file)
-                wanted = path.suffix.lower() in TEXT_SUFFIXES or path.suffix == ".parquet"
-                if wanted and path.is_file():
+                if path.suffix.lower() in TEXT_SUFFIXES.split() and path.is_file():
                     self.files.append(path)
         if not self.files:
             raise PrepareError(
@@ -223,7 +225,7 @@ class Folder:
     def texts(self) -> Iterator[str]:
         """Whole texts: files and Parquet rows."""
         for path in self.files:
-            if path.suffix == ".parquet":
+            if path.suffix.lower() == ".parquet":
                 yield from parquet_texts(path)
                 continue
             try:
@@ -241,8 +243,8 @@ class Folder:
                 digest = hashlib.sha256(section.encode()).digest()
                 yield int.from_bytes(digest[:8], "big"), section
 
-    def documents(self, sizes: Scale) -> tuple[Iterable[str], Iterable[str]]:
-        """The documents for training and for validation, read anew at each iteration.
+    def documents(self, sizes: Scale) -> tuple[Documents, Documents]:
+        """The documents for training and for validation.
 
         The sections with the smallest hashes are for validation: 5 % of the bytes, or as many as
         one validation pass needs. Raises PrepareError where that is too much of the whole.
@@ -267,7 +269,7 @@ class Folder:
                 if (key in validation) == chosen:
                     yield from split_text(section, 3 * sizes.seq_len)
 
-        return Replay(lambda: part(False)), Replay(lambda: part(True))
+        return lambda: part(False), lambda: part(True)
 
 
 class Builtin(Folder):
@@ -288,7 +290,7 @@ class Builtin(Folder):
 
 
 class Climbmix:
-    """The dataset karpathy/climbmix-400b-shuffle: numbered Parquet shards, the last one held out."""
+    """karpathy/climbmix-400b-shuffle: numbered Parquet shards; the last is for validation."""
 
     URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
     VAL_SHARD = 6542
@@ -300,7 +302,7 @@ class Climbmix:
     def signature(self) -> str:
         return f"climbmix {len(self.names) - 1}"
 
-    def documents(self, sizes: Scale) -> tuple[Iterable[str], Iterable[str]]:
+    def documents(self, sizes: Scale) -> tuple[Documents, Documents]:
         url = os.environ.get("SWARM_DATA_URL") or self.URL
         folder = cache_dir() / "shards"
         folder.mkdir(parents=True, exist_ok=True)
@@ -317,17 +319,7 @@ class Climbmix:
             for path in chosen:
                 yield from (text[:DOC_LIMIT] for text in parquet_texts(path))
 
-        return Replay(lambda: part(paths[:-1])), Replay(lambda: part(paths[-1:]))
-
-
-class Replay(Iterable[str]):
-    """An iterable that starts its generator anew at each iteration."""
-
-    def __init__(self, start: Callable[[], Iterator[str]]) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[str]:
-        return self.start()
+        return lambda: part(paths[:-1]), lambda: part(paths[-1:])
 
 
 def parquet_texts(path: Path) -> Iterator[str]:
@@ -389,11 +381,11 @@ def download(url: str, path: Path, report: Callable[[int], Any], attempts: int =
                 length = response.headers.get("Content-Length")
                 size = int(length) + have * resumed if length else None
                 with part.open("ab" if resumed else "wb") as file:
-                    for chunk in response.iter_content(1 << 20):
+                    for chunk in response.iter_content(1 << 16):
                         file.write(chunk)
                         report(len(chunk))
             if size is None or part.stat().st_size == size:
-                os.replace(part, path)
+                part.replace(path)
                 return path
             reason = f"got {part.stat().st_size} of {size} bytes"
         except requests.RequestException as error:
@@ -468,7 +460,7 @@ def encode_documents(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.
         tokens = encoding.encode_to_numpy(text, disallowed_special=())
         return np.concatenate(([tokenizer.bos], tokens)).astype(np.uint16)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:  # tiktoken releases the interpreter lock
+    with ThreadPoolExecutor(len(cpu_cores())) as pool:  # tiktoken releases the interpreter lock
         pending: collections.deque[Any] = collections.deque()
         for text in texts:
             pending.append(pool.submit(encode, text))
@@ -476,11 +468,6 @@ def encode_documents(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[np.
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def cpu_count() -> int:
-    """Cores this process may use."""
-    return len(cpu_cores())
 
 
 def cpu_cores() -> list[int]:
@@ -586,9 +573,8 @@ class Dataset:
 
     def check(self, name: str) -> None:
         """Raise PrepareError unless the file's content is what was written."""
-        with (self.path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != self.checksums[name]:
-                raise PrepareError(f"{self.path / name} is corrupt", REBUILD)
+        if sha256(self.path / name) != self.checksums[name]:
+            raise PrepareError(f"{self.path / name} is corrupt", REBUILD)
 
     def summary(self) -> str:
         return (
@@ -598,38 +584,29 @@ class Dataset:
         )
 
 
-@dataclass(frozen=True)
-class Pointer:
-    """What was prepared last for a scale: where it is, and what to ask for to get it again."""
+def pointer(scale: str) -> Path:
+    """Says which dataset was prepared last for a scale: its directory's name and its source."""
+    return cache_dir() / "datasets" / f"{scale}.current.json"
 
-    directory: str  # a name beside the pointer file
-    dataset: str  # climbmix, builtin or a folder
-    shards: int
 
-    @staticmethod
-    def file(scale: str) -> Path:
-        return cache_dir() / "datasets" / f"{scale}.current.json"
-
-    @classmethod
-    def read(cls, scale: str) -> Pointer | None:
-        file = cls.file(scale)
-        try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError) as error:
-            raise PrepareError(f"{file} is damaged: {error}", "delete it, prepare again") from None
-
-    def write(self, scale: str) -> None:
-        write_atomic(self.file(scale), json.dumps(vars(self)) + "\n")
+def read_pointer(scale: str) -> dict[str, Any] | None:
+    """`{"directory", "dataset", "shards"}`, or None where nothing was prepared."""
+    try:
+        found = json.loads(pointer(scale).read_text(encoding="utf-8"))
+        return {name: found[name] for name in ("directory", "dataset", "shards")}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        message = f"{pointer(scale)} is damaged"
+        raise PrepareError(message, "delete it and run prepare.py again") from None
 
 
 def configured_dataset(scale: str) -> Path:
     """SWARM_DATASET, else the dataset prepared last for `scale`."""
     if chosen := os.environ.get("SWARM_DATASET"):
         return Path(chosen)
-    if current := Pointer.read(scale):
-        return Pointer.file(scale).with_name(current.directory)
+    if current := read_pointer(scale):
+        return pointer(scale).with_name(current["directory"])
     message = f"no dataset is prepared for the {scale} scale"
     raise PrepareError(message, f"run `python prepare.py --scale {scale}`")
 
@@ -648,7 +625,7 @@ def build(source: Folder | Climbmix, scale: str, path: Path) -> None:
         raise
     if path.exists():
         shutil.rmtree(path)
-    os.rename(draft, path)
+    draft.rename(path)
     log(f"built {path.name} in {time.monotonic() - started:.1f} s")
 
 
@@ -658,12 +635,14 @@ def fill(draft: Path, source: Folder | Climbmix, scale: str) -> None:
     log(f"collecting {source.name}")
     train, val = source.documents(sizes)
     log(f"training a tokenizer of {sizes.vocab_size} tokens")
-    tokenizer = Tokenizer.train(train, sizes.vocab_size)
+    tokenizer = Tokenizer.train(train(), sizes.vocab_size)
     (draft / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     rows = {}
-    for split, texts in (("train", train), ("val", val)):
-        limit = 2 * sizes.eval_tokens // sizes.seq_len if split == "val" else sys.maxsize
-        rows[split] = write_rows(draft / f"{split}.bin", tokenizer, texts, sizes.seq_len, limit)
+    for split, documents in (("train", train), ("val", val)):
+        packed = pack_rows(encode_documents(tokenizer, documents()), sizes.seq_len + 1)
+        if split == "val":
+            packed = shuffled(packed, 2 * sizes.eval_tokens // sizes.seq_len)
+        rows[split] = write_rows(draft / f"{split}.bin", packed)
     if rows["val"] * sizes.seq_len < sizes.min_val_tokens or not rows["train"]:
         message = f"{source.name} gives {rows['train']} training and {rows['val']} validation rows"
         raise PrepareError(message, "one validation pass needs more text: give a larger source")
@@ -675,7 +654,10 @@ def fill(draft: Path, source: Folder | Climbmix, scale: str) -> None:
         "vocab_size": tokenizer.vocab_size,
         "bos": tokenizer.bos,
         "rows": rows,
-        "files": {p.name: file_facts(p) for p in sorted(draft.iterdir())},
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in sorted(draft.iterdir())
+        },
     }
     content = {key: meta[key] for key in meta if key != "source"}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -683,28 +665,31 @@ def fill(draft: Path, source: Folder | Climbmix, scale: str) -> None:
     write_atomic(draft / "meta.json", json.dumps(meta, indent=1))
 
 
-def write_rows(
-    path: Path, tokenizer: Tokenizer, texts: Iterable[str], seq_len: int, limit: int
-) -> int:
-    """Tokenize, pack and write at most `limit` rows; return how many."""
-    rows = 0
+def shuffled(rows: Iterable[np.ndarray], limit: int) -> Iterator[np.ndarray]:
+    """At most `limit` rows in a fixed random order: any first part of them samples the whole."""
+    import numpy as np
+
+    whole = list(rows)
+    yield from (whole[i] for i in np.random.default_rng(0).permutation(len(whole))[:limit])
+
+
+def write_rows(path: Path, packed: Iterable[np.ndarray]) -> int:
+    """Write rows to a file, as they come; return how many."""
+    rows = tokens = 0
     with path.open("wb") as file, progress_bar(f"packing {path.name}", "tok") as bar:
-        for row in pack_rows(encode_documents(tokenizer, texts), seq_len + 1):
+        for row in packed:
             file.write(row.tobytes())
-            rows += 1
-            bar.update(seq_len)
-            if rows == limit:
-                break
+            rows, tokens = rows + 1, tokens + len(row) - 1
+            bar.update(len(row) - 1)
         file.flush()
         os.fsync(file.fileno())
-    log(f"packed {path.name}: {rows * seq_len / 1e6:.1f} M tokens")
+    log(f"packed {path.name}: {tokens / 1e6:.1f} M tokens")
     return rows
 
 
-def file_facts(path: Path) -> dict[str, Any]:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ==================================================================================================
@@ -805,13 +790,14 @@ def evaluate_bpb(
             scored = token_bytes[y[:real]]
             # A few rows at a time: the float32 log-probabilities of a whole batch are huge.
             few = max(1, 2**26 // logits[0].numel())
-            row_nats = []
+            losses = []
             for part in range(0, real, few):
                 chunk = slice(part, min(part + few, real))
                 log_probs = torch.log_softmax(logits[chunk].float(), dim=-1)
-                losses = -log_probs.gather(2, y[chunk].unsqueeze(2)).squeeze(2)
-                row_nats.append(torch.where(scored[chunk] > 0, losses, 0.0).double().sum(dim=1))
-            nats += math.fsum(torch.cat(row_nats).tolist())
+                found = -log_probs.gather(2, y[chunk].unsqueeze(2)).squeeze(2)
+                losses.append(torch.where(scored[chunk] > 0, found, 0.0))
+            row_nats = torch.cat(losses).cpu().double().sum(dim=1)
+            nats += math.fsum(row_nats.tolist())
             size += int(scored.sum())
             tokens += int((scored > 0).sum())
             if not math.isfinite(nats):
@@ -838,63 +824,44 @@ def checked_logits(model: Any, x: torch.Tensor, vocab_size: int) -> torch.Tensor
 def check_causal(model: Any, x: torch.Tensor, logits: torch.Tensor, vocab_size: int) -> None:
     """Change the tokens from a random position on: no logit before it may move.
 
-    The position cannot be guessed by the model; nothing else depends on it. A device whose
-    arithmetic differs between equal calls is allowed twice that difference.
+    The position cannot be guessed by the model, and no score depends on it. Where the arithmetic
+    differs between equal calls, twice that difference is allowed, but that must be small too.
     """
     import torch
 
     cut = random.SystemRandom().randrange(1, x.shape[1])
-    changed = x.clone()
-    changed[:, cut:] = (changed[:, cut:] + 1 + torch.randint_like(changed[:, cut:], 99)) % vocab_size
-    moved = largest_difference(logits, checked_logits(model, changed, vocab_size), cut)
-    if moved > 1e-3:
-        noise = largest_difference(logits, checked_logits(model, x, vocab_size), cut)
-        if not moved <= 1e-3 + 2 * noise:
+    before = logits[:8, :cut].float().clone()  # a model may reuse the memory of its logits
+    shift = torch.randint_like(x[:, cut:], 1, vocab_size)  # never 0: every later token changes
+    changed = torch.cat((x[:, :cut], (x[:, cut:] + shift) % vocab_size), dim=1)
+
+    def moved(tokens: torch.Tensor) -> float:
+        after = checked_logits(model, tokens, vocab_size)[:8, :cut].float()
+        return float((after - before).abs().max())
+
+    if not (ahead := moved(changed)) <= 1e-3:  # also when it is NaN
+        if (noise := moved(x)) > 0.02:
+            raise EvaluationError(f"the model gives other logits ({noise:.3g}) for the same tokens")
+        if not ahead <= 1e-3 + 2 * noise:
             raise EvaluationError(
-                f"the model looks ahead: tokens from position {cut} on moved earlier logits by"
-                f" {moved:.3g}"
+                f"the model looks ahead: other tokens from position {cut} on moved earlier logits"
+                f" by {ahead:.3g}"
             )
-
-
-def largest_difference(left: torch.Tensor, right: torch.Tensor, cut: int) -> float:
-    return float((left[:, :cut].float() - right[:, :cut].float()).abs().max())
 
 
 # ==================================================================================================
 # Devices: what a trial runs on, and the lock on it
 # ==================================================================================================
 
-# Dense bf16 FLOP/s with float32 accumulation from NVIDIA's data sheets and architecture
-# whitepapers (half of a figure that is given "with sparsity"). The first name that matches counts.
-PEAK_FLOPS = {
-    "B300": 2.25e15,
-    "GB200": 2.5e15,
-    "B200": 2.25e15,
-    "H200 NVL": 835.5e12,
-    "H200": 989.5e12,
-    "H100 NVL": 835.5e12,
-    "H100 PCIe": 756.5e12,
-    "H100": 989.5e12,
-    "GH200": 989.5e12,
-    "H800": 989.5e12,
-    "H20": 148e12,
-    "A100": 312e12,
-    "A800": 312e12,
-    "A40": 149.7e12,
-    "A30": 165e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "RTX A6000": 154.8e12,
-    "RTX 6000 Ada": 364.2e12,
-    "L40S": 362.05e12,
-    "L40": 181.05e12,
-    "L4": 121e12,
-    "RTX 5090": 209.5e12,
-    "RTX 4090": 165.2e12,
-    "RTX 4080": 97.5e12,
-    "RTX 3090 Ti": 80e12,
-    "RTX 3090": 71e12,
-}
+# Dense bf16 TFLOP/s with float32 accumulation, from NVIDIA's data sheets and architecture
+# whitepapers (half of a figure given "with sparsity"). The first name that matches counts.
+PEAK_TFLOPS = {
+    "B300": 2250, "GB200": 2500, "B200": 2250,
+    "GH200": 989.5, "H200 NVL": 835.5, "H200": 989.5,
+    "H100 NVL": 835.5, "H100 PCIe": 756.5, "H100": 989.5, "H800": 989.5, "H20": 148,
+    "A100": 312, "A800": 312, "A40": 149.7, "A30": 165, "A10G": 70, "A10": 125,
+    "RTX 6000 Ada": 364.2, "L40S": 362.05, "L40": 181.05, "L4": 121, "RTX A6000": 154.8,
+    "RTX 5090": 209.5, "RTX 4090": 165.2, "RTX 4080": 97.5, "RTX 3090 Ti": 80, "RTX 3090": 71,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -933,8 +900,10 @@ class Device:
 
 
 def peak_flops(name: str) -> float | None:
-    """Peak of an NVIDIA part by its marketing name."""
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    """Peak dense bf16 FLOP/s of an NVIDIA part by its marketing name; None where unknown."""
+    words = re.sub(r"[^\w]+", " ", name)
+    found = (tflops for part, tflops in PEAK_TFLOPS.items() if re.search(rf"\b{part}\b", words))
+    return next((1e12 * tflops for tflops in found), None)
 
 
 def pick_device() -> Device:
@@ -950,16 +919,17 @@ def pick_device() -> Device:
             name=properties.name,
             torch_device="cuda:0",
             dtype="bfloat16" if bf16 else "float32",
-            compile=capability >= (7, 0),
+            compile=capability >= (7, 0) and importlib.util.find_spec("triton") is not None,
             peak_flops=peak_flops(properties.name) if bf16 else None,
             lock_keys=(f"GPU-{properties.uuid}",),
             capability=capability,
         )
     if torch.backends.mps.is_available():
         return Device("mps", "Apple GPU", "mps", "float32", False, None, ("mps-0",))
-    torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
+    torch.set_num_threads(min(torch.get_num_threads(), len(cpu_cores())))
     keys = tuple(f"cpu-{core}" for core in cpu_cores())
-    return Device("cpu", f"CPU ({len(keys)} cores)", "cpu", "float32", False, None, keys)
+    name = f"CPU, {len(keys)} core{'s' if len(keys) > 1 else ''}"
+    return Device("cpu", name, "cpu", "float32", False, None, keys)
 
 
 def lock_device(device: Device) -> list[TextIO]:
@@ -969,7 +939,7 @@ def lock_device(device: Device) -> list[TextIO]:
     """
     folder = cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    held = []
+    held: list[TextIO] = []
     for key in device.lock_keys:
         file = (folder / f"{key}.lock").open("a+")
         try:
@@ -983,7 +953,7 @@ def lock_device(device: Device) -> list[TextIO]:
             hint = "wait for it, stop it, or choose another device (CUDA_VISIBLE_DEVICES, taskset)"
             raise PrepareError(message, hint, 3) from None
         file.truncate(0)
-        file.write(f"pid {os.getpid()} in {os.getcwd()}\n")
+        file.write(f"pid {os.getpid()} in {Path.cwd()}\n")
         file.flush()
         held.append(file)
     return held
@@ -1006,28 +976,34 @@ def make_source(dataset: str, shards: int) -> Folder | Climbmix:
 
 def prepare(dataset: str | None, shards: int, scale: str, force: bool) -> Dataset:
     """Build the dataset unless it is there, make it the scale's current one, return it."""
-    current = Pointer.read(scale)
+    current = read_pointer(scale)
     if dataset is None and current is not None:
         if not force:
-            return Dataset.open(Pointer.file(scale).with_name(current.directory), scale)
-        dataset, shards = current.dataset, current.shards
+            return Dataset.open(pointer(scale).with_name(current["directory"]), scale)
+        dataset, shards = current["dataset"], current["shards"]
     source = make_source(dataset or "builtin", shards)
     settings = [FORMAT, scale, *vars(SCALES[scale]).values(), source.signature()]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
     label = "folder" if type(source) is Folder else source.name
-    path = Pointer.file(scale).with_name(f"{label}-{scale}-{key}")
+    path = pointer(scale).with_name(f"{label}-{scale}-{key}")
     if force or not path.exists():
         with build_lock(cache_dir()):
             if force or not path.exists():  # another may have built it while we waited
                 build(source, scale, path)
     ready = Dataset.open(path, scale)
-    Pointer(path.name, source.name, shards).write(scale)
+    current = {"directory": path.name, "dataset": source.name, "shards": shards}
+    write_atomic(pointer(scale), json.dumps(current) + "\n")
     return ready
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Build a dataset once; print what is there.")
-    parser.add_argument("--dataset", metavar="climbmix|builtin|FOLDER", help="where text is from")
+    parser = argparse.ArgumentParser(
+        description="Build a dataset once; print what is there.",
+        epilog="example: python prepare.py --dataset climbmix --shards 10",
+    )
+    parser.add_argument(
+        "--dataset", metavar="climbmix|builtin|FOLDER", help="where the text is from"
+    )
     parser.add_argument("--shards", type=int, default=10, help="climbmix training shards (10)")
     parser.add_argument("--scale", choices=SCALES, default=SCALE, help=f"(default: {SCALE})")
     parser.add_argument("--force", action="store_true", help="build again what is there")
@@ -1035,12 +1011,13 @@ def main(arguments: list[str] | None = None) -> int:
     if not 1 <= options.shards <= Climbmix.VAL_SHARD:
         parser.error(f"--shards must be 1 to {Climbmix.VAL_SHARD}")
     try:
+        check_environment()
         print(prepare(options.dataset, options.shards, options.scale, options.force).summary())
     except PrepareError as error:
         return fail(error)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        return fail(PrepareError(f"{error.strerror or error}{where}", "check the space and rights there"))
+        message = f"{error.strerror or error} ({error.filename or cache_dir()})"
+        return fail(PrepareError(message, "check the disk's free space and the rights there"))
     except KeyboardInterrupt:
         log("error: interrupted\nhint: run it again; what was downloaded is kept")
         return 130

@@ -50,7 +50,7 @@ X0_INIT = 0.1  # initial weight of the embedding in every block's input [0.0, 0.
 
 # Batch
 TOTAL_BATCH_SIZE = 524288  # tokens of an optimizer step {65536, 131072, 262144, 524288, 1048576}
-DEVICE_BATCH_SIZE = 128  # rows of a forward pass; the rest by gradient accumulation (memory)
+DEVICE_BATCH_SIZE = 128  # rows of a forward pass, limited by memory {16, 32, 64, 128}
 
 # Optimizer
 MATRIX_LR = 0.04  # Muon, the matrices of the blocks [0.004, 0.2]
@@ -75,7 +75,7 @@ if SCALE == "small":
     ASPECT_RATIO = 32  # model width per block, before rounding up to whole heads [16, 128]
     HEAD_DIM = 32  # channels of an attention head {16, 32, 64}
     TOTAL_BATCH_SIZE = 2048  # tokens of an optimizer step {512, 1024, 2048, 4096, 8192}
-    DEVICE_BATCH_SIZE = 8  # rows of a forward pass; the rest by gradient accumulation (memory)
+    DEVICE_BATCH_SIZE = 8  # rows of a forward pass {2, 4, 8, 16}
 
 # ==================================================================================================
 # Model
@@ -105,8 +105,8 @@ class GPTConfig:
     def windows(self) -> list[int]:
         """Per block: how many tokens before its own a token sees."""
         spans = {"S": max(1, round(self.seq_len * SHORT_WINDOW)), "L": self.seq_len}
-        pattern = [spans[self.window_pattern[i % len(self.window_pattern)]] for i in range(self.depth)]
-        return [*pattern[:-1], self.seq_len]
+        pattern = self.window_pattern * self.depth
+        return [*(spans[letter] for letter in pattern[: self.depth - 1]), self.seq_len]
 
     def has_value_embedding(self, block: int) -> bool:
         """Every other block, the last one included."""
@@ -138,7 +138,8 @@ class Attention(nn.Module):
 
     def __init__(self, config: GPTConfig, block: int) -> None:
         super().__init__()
-        self.heads, self.head_dim, self.window = config.heads, config.head_dim, config.windows[block]
+        self.heads, self.head_dim = config.heads, config.head_dim
+        self.window = config.windows[block]
         width = config.width
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
@@ -157,7 +158,8 @@ class Attention(nn.Module):
             gate = 2 * torch.sigmoid(self.gate(x[..., : self.gate.in_features]))
             v = v + gate.unsqueeze(-1) * value_embedding.view(shape)
         q, k = norm(rotate(q, *rope)).type_as(v), norm(rotate(k, *rope)).type_as(v)
-        return self.output(attend(q, k, v, self.window).reshape(x.shape))
+        mixed: Tensor = self.output(attend(q, k, v, self.window).reshape(x.shape))
+        return mixed
 
 
 class MLP(nn.Module):
@@ -169,7 +171,8 @@ class MLP(nn.Module):
         self.down = nn.Linear(MLP_RATIO * config.width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.relu(self.up(x)).square())
+        y: Tensor = self.down(F.relu(self.up(x)).square())
+        return y
 
 
 class Block(nn.Module):
@@ -182,16 +185,19 @@ class Block(nn.Module):
         self, x: Tensor, value_embedding: Tensor | None, rope: tuple[Tensor, Tensor], attend: Attend
     ) -> Tensor:
         x = x + self.attention(norm(x), value_embedding, rope, attend)
-        return x + self.mlp(norm(x))
+        y: Tensor = x + self.mlp(norm(x))
+        return y
 
 
 class GPT(nn.Module):
-    """Tokens (B, T) → logits (B, T, V) in float32, or → the mean cross-entropy when targets come."""
+    """Tokens (B, T) → logits (B, T, V) in float32; with targets (B, T) → mean cross-entropy."""
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: GPTConfig, attend: Attend | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, config: GPTConfig, attend: Attend | None = None, device: str = "cpu"
+    ) -> None:
         super().__init__()
         self.config = config
         self.attend = attend or sdpa_attention(config, device)
@@ -243,7 +249,7 @@ class GPT(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.reshape(-1))
 
     def flops_per_token(self) -> float:
-        """Training FLOPs: 6 per matrix weight, 12 × channels × span per block (PaLM, appendix B)."""
+        """Of training: 6 per matrix weight, 12 × width × span per block (PaLM, appendix B)."""
         matrices = sum(p.numel() for p in self.blocks.parameters()) + self.head.weight.numel()
         spans = sum(min(window, self.config.seq_len) for window in self.config.windows)
         return 6.0 * matrices + 12.0 * self.config.width * spans
@@ -303,7 +309,7 @@ def flex_attention(config: GPTConfig, device: str) -> Attend:
             y = flex.flex_attention(q, k, v, block_mask=masks[window])
         else:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return y.transpose(1, 2)  # type: ignore[union-attr]
+        return y.transpose(1, 2)
 
     return attend
 
@@ -313,8 +319,9 @@ def flash_attention(config: GPTConfig, device: str) -> Attend:
     flash = importlib.import_module("flash_attn_interface").flash_attn_func
 
     def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-        y = flash(q, k, v, causal=True, window_size=(window, 0))
-        return y[0] if isinstance(y, tuple) else y  # older releases add the log-sum-exp
+        found = flash(q, k, v, causal=True, window_size=(window, 0))
+        y: Tensor = found[0] if isinstance(found, tuple) else found  # some releases add the LSE
+        return y
 
     return attend
 
@@ -346,11 +353,12 @@ POLAR_EXPRESS = (
 
 def polar_express(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """The nearest (semi-)orthogonal matrices, roughly: (N, rows, cols), singular values near 1."""
-    x = matrices.to(dtype)
+    x: Tensor = matrices.to(dtype)
     tall = x.size(-2) > x.size(-1)
     if tall:
         x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)  # 2 % margin for rounding
+    length = torch.linalg.matrix_norm(x, keepdim=True)
+    x = x / (length * 1.02 + 1e-6)  # singular values up to 1, with 2 % for rounding
     for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
@@ -367,11 +375,12 @@ def muon_update(
     (Li et al. 2025; the Frobenius norm is kept), and weight decay only where it agrees with the
     step's sign (cautious).
     """
-    momentum_buffer.lerp_(gradients, 1 - momentum)
-    update = polar_express(gradients.lerp(momentum_buffer, momentum), dtype).float()
+    momentum_buffer.mul_(momentum).add_(gradients * (1 - momentum))
+    lookahead = gradients * (1 - momentum) + momentum_buffer * momentum
+    update = polar_express(lookahead, dtype).float()
     shorter = -1 if update.size(-2) >= update.size(-1) else -2
     power = update.square().mean(dim=shorter, keepdim=True)
-    variance.lerp_(power, 1 - beta2)
+    variance.mul_(beta2).add_(power * (1 - beta2))
     scale = variance.clamp_min(1e-10).rsqrt()
     before = power.sum(dim=(-2, -1), keepdim=True).sqrt()
     after = (power * scale.square()).sum(dim=(-2, -1), keepdim=True).sqrt()
@@ -385,8 +394,8 @@ def adamw_update(
     step: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: float = 1e-10,
 ) -> None:  # fmt: skip
     """One step of Adam (Kingma & Ba 2015) in place; `step` counts from 1. No weight decay."""
-    mean.lerp_(gradient, (1 - beta1).to(mean.dtype))
-    variance.lerp_(gradient.square(), (1 - beta2).to(variance.dtype))
+    mean.mul_(beta1).add_(gradient * (1 - beta1))
+    variance.mul_(beta2).add_(gradient.square() * (1 - beta2))
     deviation = (variance / (1 - beta2**step)).sqrt() + eps
     weight.sub_(mean / deviation * (lr / (1 - beta1**step)))
 
@@ -406,7 +415,7 @@ class Optimizer:
         self.muon_update, self.adamw_update = wrap(muon_update), wrap(adamw_update)
         scale = (model.config.width / 768) ** -0.5
         beta1 = ADAM_BETA1
-        self.adamw: list[tuple[nn.Parameter, float, float, Tensor, Tensor]] = [
+        self.adamw: list[tuple[Tensor, float, float, Tensor, Tensor]] = [
             (parameter, lr, beta, torch.zeros_like(parameter), torch.zeros_like(parameter))
             for parameter, lr, beta in [
                 (model.head.weight, UNEMBEDDING_LR * scale, beta1),
@@ -531,8 +540,9 @@ def train() -> None:
     compiled: Any = torch.compile(model, dynamic=False) if device.compile else model
     print(
         f"device: {device.name} | {device.dtype} | {attention} |"
-        f" {'compiled' if device.compile else 'eager'} | depth {DEPTH} × width {model.config.width} |"
-        f" {passes} × {rows} rows a step | dataset {dataset.fingerprint} | seed {seed}",
+        f" {'compiled' if device.compile else 'eager'} |"
+        f" depth {DEPTH} × width {model.config.width} | {passes} × {rows} rows a step |"
+        f" dataset {dataset.fingerprint} | seed {seed}",
         flush=True,
     )
     optimizer = Optimizer(model, device)
@@ -574,7 +584,8 @@ def train() -> None:
         loss_mean = 0.9 * loss_mean + 0.1 * loss_value
         rate = step_tokens / step_seconds
         progress_line.write(
-            f"step {step:05d} ({100 * progress:.1f} %) | loss {loss_mean / (1 - 0.9 ** (step + 1)):.4f}"
+            f"step {step:05d} ({100 * progress:.1f} %)"
+            f" | loss {loss_mean / (1 - 0.9 ** (step + 1)):.4f}"
             f" | lr × {scale:.2f} | {1000 * step_seconds:.0f} ms | {rate:,.0f} tok/s"
             f" | mfu {mfu_percent(rate, model, device)} | epoch {loader.epoch}"
             f" | {max(0.0, TIME_BUDGET - seconds):.0f} s left"
@@ -610,7 +621,7 @@ def main() -> None:
     except prepare.PrepareError as error:
         sys.exit(prepare.fail(error))
     except KeyboardInterrupt:
-        print("error: interrupted\nhint: a trial cannot be continued; start it anew", file=sys.stderr)
+        prepare.log("error: interrupted\nhint: a trial cannot be continued; start it anew")
         sys.exit(130)
 
 

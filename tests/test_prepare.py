@@ -194,6 +194,15 @@ def test_packing_takes_the_best_fit_and_crops_the_shortest() -> None:
     assert np.flatnonzero(row == BOS).tolist() == [0, 6]  # 6, then the exact fit
 
 
+def test_a_part_of_the_validation_rows_samples_the_whole() -> None:
+    rows = [np.array([number], np.uint16) for number in range(1000)]
+    found = [int(row[0]) for row in prepare.shuffled(iter(rows), 100)]
+    assert len(set(found)) == 100
+    assert 350 < sum(found) / 100 < 650
+    assert found == [int(row[0]) for row in prepare.shuffled(rows, 100)]
+    assert sorted(int(row[0]) for row in prepare.shuffled(rows, 5000)) == list(range(1000))
+
+
 # Dataset ------------------------------------------------------------------------------------------
 
 

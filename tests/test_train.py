@@ -320,6 +320,7 @@ def test_every_parameter_is_optimized_once_and_the_loss_falls() -> None:
     assert rates[(96, 24)] == pytest.approx(2 * train.MATRIX_LR)
     assert rates[(24, 96)] == pytest.approx(train.MATRIX_LR)
     tokens = torch.randint(50, (4, 33))
+    before = [parameter.clone() for parameter in model.parameters()]
     losses = []
     for _ in range(30):
         loss = model(tokens[:, :-1], tokens[:, 1:])
@@ -328,6 +329,8 @@ def test_every_parameter_is_optimized_once_and_the_loss_falls() -> None:
         losses.append(loss.item())
         assert all(p.grad is None for p in model.parameters())
     assert losses[-1] < 0.5 * losses[0]
+    unmoved = zip(model.parameters(), before, strict=True)
+    assert not [new.shape for new, old in unmoved if torch.equal(new, old)]
 
 
 def test_bfloat16_holds_embeddings_and_learns(prepared: Prepared) -> None:
