@@ -18,7 +18,7 @@ install: .venv/installed
 
 demo: install
 	.venv/bin/swarm spawn --agents 2 --agent tuner --devices cpu --oversubscribe --scale small \
-		--dataset builtin --seconds 12 --max-experiments 10 --wait
+		--dataset builtin --seconds 15 --max-experiments 12 --wait
 
 test: install
 	.venv/bin/python -m pytest -n $(JOBS) -m "not soak" $(ARGS)

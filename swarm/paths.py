@@ -36,6 +36,11 @@ class Paths:
         return self.home / "pristine"
 
     @property
+    def spawn_lock(self) -> Path:
+        """Held while the swarm is being written down and laid out."""
+        return self.home / "spawn.lock"
+
+    @property
     def supervisor_lock(self) -> Path:
         return self.home / "supervisor.lock"
 

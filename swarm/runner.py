@@ -12,13 +12,13 @@ from types import FrameType
 
 from swarm import agents, config, devices, experiment, heartbeat, pollinate, records, strays
 from swarm.agents.process import AgentProcess
-from swarm.errors import DiskFull, Refused, SwarmError
+from swarm.errors import DiskFull, SwarmError
 from swarm.experiment import Bench
 from swarm.heartbeat import Heartbeat
 from swarm.journal import Journal, utc_now
 from swarm.launchers.local import LocalHandle, LocalLauncher
 from swarm.leaderboard import BASELINE, Leaderboard
-from swarm.locks import DeviceLock, ProcessLock
+from swarm.locks import DeviceLock
 from swarm.logfile import last_words_of
 from swarm.paths import Paths
 from swarm.reception import Reception
@@ -31,7 +31,10 @@ log = logging.getLogger("swarm.runner")
 
 
 class Runner:
-    """Owns a worktree and a device; takes requests, runs trials, appends facts, moves git."""
+    """Owns a worktree and a device; takes requests, runs trials, appends facts, moves git.
+
+    The caller holds the worker's `ProcessLock`, so there is only one runner of a worker.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,6 @@ class Runner:
         worktree = Worktree(paths.worktree(worker), joined.branch)
         self.bench = Bench(paths, worker, self.board.journal, self.board, worktree, environment)
         self.reception = Reception(self.bench)
-        self.process_lock = ProcessLock(paths.worker_lock(worker))
         self.device_lock = DeviceLock(config.cache_folder(environment) / "locks", joined.device)
         self.launcher: LocalLauncher
         self.agent = self._make_agent(joined, environment)
@@ -64,9 +66,7 @@ class Runner:
     # ---- life ------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run until the swarm ends. Raises `Refused` when worker or device is taken."""
-        if not self.process_lock.try_acquire():
-            raise Refused(f"worker {self.worker} is running already", "see swarm status")
+        """Run until the swarm ends. Raises `Refused` when the device is taken."""
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._say("thinking", "takes its device")
@@ -132,7 +132,6 @@ class Runner:
         self.reception.close()
         os.close(self.doorbell)
         self.device_lock.release()
-        self.process_lock.release()
 
     def _wait(self) -> None:
         sources: list[int | LocalHandle] = [self.doorbell]

@@ -53,8 +53,12 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
         else:
             _found(repository, paths, board, settings, root_commit, slots, specs)
         board.refresh()
-        lay_out(paths, board)
-        supervisor.launch(paths, environment)
+        supervisor.launch(paths, environment)  # it waits for us to have laid out everything
+        try:
+            lay_out(paths, board)
+        except SwarmError:
+            board.journal.append(records.Control(action="stop", now=True))
+            raise
     wait_alive(paths, board)
     return paths
 
@@ -133,20 +137,20 @@ def _only_one(paths: Paths) -> Iterator[None]:
     if not ours.exists():
         ours.write_text("*\n")
     try:
-        with filelock.FileLock(paths.home / "spawn.lock", timeout=0, fallback_to_soft=False):
+        with filelock.FileLock(paths.spawn_lock, timeout=0, fallback_to_soft=False):
             yield
     except filelock.Timeout as error:
         raise Refused(f"swarm '{paths.tag}' is being spawned", "see swarm status") from error
     finally:
         if not paths.journal.exists():
-            _remove_if_unused(paths.home)
+            _remove_if_unused(paths)
 
 
-def _remove_if_unused(home: Path) -> None:
+def _remove_if_unused(paths: Paths) -> None:
     """A refused spawn leaves no empty swarm behind."""
-    (home / "spawn.lock").unlink(missing_ok=True)
-    if home.exists() and not any(home.iterdir()):
-        home.rmdir()
+    paths.spawn_lock.unlink(missing_ok=True)
+    if paths.home.exists() and not any(paths.home.iterdir()):
+        paths.home.rmdir()
 
 
 def _check_repository(repository: Repository) -> str:

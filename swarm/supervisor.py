@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from types import FrameType
 
+import filelock
+
 from swarm import config, records, strays
 from swarm.errors import DiskFull, GitError, Refused
 from swarm.experiment import Bench, reconcile
@@ -61,6 +63,8 @@ class Supervisor:
             raise Refused(f"swarm {self.paths.tag} has a supervisor already", "see swarm status")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        with filelock.FileLock(self.paths.spawn_lock, fallback_to_soft=False):
+            self.board.refresh()  # whoever spawns has now laid out the worktrees
         while not self.ending:
             try:
                 if self._step():

@@ -26,6 +26,7 @@ _INSTALL_HINT = "apt install tmux / brew install tmux, or --no-tmux"
 
 # A pane that is made before its command is known shows this, which waits and prints nothing.
 _PLACEHOLDER = "cat"
+# An ended pane does not show its status: with libutempter, tmux misses the end of some children.
 _SERVER_OPTIONS = """\
 set -s escape-time 10
 set -g default-shell /bin/sh

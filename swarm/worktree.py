@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import filelock
-import git
 import psutil
 
 from swarm.config import TRAINER
 from swarm.errors import DiskFull, GitError, Refused, SwarmError
+
+try:
+    import git
+except ImportError as error:  # GitPython looks for git when it is imported
+    raise SwarmError("git is not installed", "apt install git / brew install git") from error
 
 _LOCK_EXISTS = re.compile(r"Unable to create '(?P<path>.+?\.lock)': File exists")
 # The journal names commits, so they must be as durable as it is (git 2.36+; ignored before).
@@ -29,16 +34,22 @@ class Repository:
         self._git = git.cmd.Git(folder)
 
     def run(
-        self,
-        *command: str,
-        stdin: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        self, *command: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None
     ) -> str:
         """Run `git COMMAND` and return its output without the final newline.
 
         A lock left by a dead git process is cleared and the command tried again. Raises
         `GitError` naming the command.
         """
+        return self._output(command, stdin, environment or {}).decode().removesuffix("\n")
+
+    def read(self, commit: str, path: str) -> str:
+        """The text of a file at a commit, exactly."""
+        return self._output(("cat-file", "blob", f"{commit}:{path}"), b"", {}).decode()
+
+    def _output(
+        self, command: tuple[str, ...], stdin: bytes, environment: Mapping[str, str]
+    ) -> bytes:
         for attempt in range(_LOCK_ATTEMPTS + 1):
             try:
                 return self._once(command, stdin, environment)
@@ -50,32 +61,23 @@ class Repository:
         raise AssertionError("the last attempt returns or raises")
 
     def _once(
-        self, command: tuple[str, ...], stdin: bytes | None, environment: Mapping[str, str] | None
-    ) -> str:
+        self, command: tuple[str, ...], stdin: bytes, environment: Mapping[str, str]
+    ) -> bytes:
+        # Where the folder or its .git is gone, GitPython would run in our own working directory
+        # and git would find the checkout around it: the user's.
+        if not (self.folder / ".git").exists():
+            raise GitError(f"{self.folder} is no git checkout", "swarm recover makes it anew")
+        ceiling = {"GIT_CEILING_DIRECTORIES": str(self.folder.parent)}
         arguments = ["git", *_DURABLE, *command]
-        env = dict(environment or {})
-        if stdin is None:
-            return str(self._git.execute(arguments, env=env))
         # The wrapper must stay referenced: it ends the process when it is collected.
-        wrapper = self._git.execute(arguments, env=env, istream=-1, as_process=True)
+        wrapper = self._git.execute(
+            arguments, env={**environment, **ceiling}, istream=subprocess.PIPE, as_process=True
+        )
         assert wrapper.proc is not None
         out, err = wrapper.proc.communicate(stdin)
         if wrapper.proc.returncode:
             raise git.exc.GitCommandError(arguments, wrapper.proc.returncode, err, out)
-        return bytes(out).decode().removesuffix("\n")
-
-    def read(self, commit: str, path: str) -> str:
-        """The text of a file at a commit, exactly."""
-        try:
-            data = self._git.execute(
-                ["git", "cat-file", "blob", f"{commit}:{path}"],
-                stdout_as_string=False,
-                strip_newline_in_stdout=False,
-            )
-        except git.exc.GitCommandError as error:
-            raise _translated(("cat-file", f"{commit}:{path}"), error) from error
-        assert isinstance(data, bytes)
-        return data.decode()
+        return bytes(out)
 
     def resolve(self, name: str) -> str | None:
         """The commit that a ref, branch or short id names; `None` when there is none."""
@@ -135,7 +137,7 @@ class Worktree(Repository):
         """train.py as it lies in the folder; `None` when it is gone or no text."""
         try:
             return self.trainer.read_bytes().decode()
-        except (FileNotFoundError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError):
             return None
 
     def move(self, commit: str, expendable: Callable[[str], bool]) -> bool:

@@ -296,3 +296,12 @@ def test_completion(run: Run, repository: Path) -> None:
     script = run("completion", "bash").stdout
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
     assert "spawn" in script
+
+
+def test_a_worktree_that_cannot_be_made_ends_the_swarm_again(run: Run, repository: Path) -> None:
+    (repository / "worktrees" / "w").mkdir(parents=True)
+    (repository / "worktrees" / "w" / "cpu0").write_text("in the way")
+    done = run("spawn", "--agents", "1", "--tag", "w", "--no-tmux", check=False)
+    assert_error(done, 1, "git worktree add: ", "swarm doctor")
+    journal = repository / "leaderboard" / "w" / "journal.jsonl"
+    wait_for(lambda: '"state":"stopped"' in journal.read_text())

@@ -106,7 +106,7 @@ def test_equal_seeds_propose_the_same_and_workers_do_not() -> None:
 
     assert first(7) == first(7)
     seeds = [tuner._seed("t", worker, n) for worker in ("cpu0", "cpu1") for n in (0, 1)]
-    assert len({first(seed)[0] for seed in seeds}) == 4
+    assert len({tuple(first(seed)) for seed in seeds}) == 4
     assert seeds[0] == 0xA5D253A6CFAED5F8  # the same on every machine and in every process
 
 

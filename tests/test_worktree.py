@@ -157,6 +157,21 @@ def test_worktrees_are_added_in_parallel_and_branches_reused(repository: Path) -
         new_worktree(repository, "gpu0")
 
 
+def test_a_lost_git_file_never_leads_to_the_users_checkout(
+    worktree: Worktree, repository: Path
+) -> None:
+    commit = worktree.commit_trainer(worktree.head(), changed(worktree, "0.5"), "m", "a")
+    before = toy.git(repository, "status", "--porcelain"), toy.git(repository, "rev-parse", "HEAD")
+    (worktree.folder / ".git").unlink()
+    with pytest.raises(GitError, match="is no git checkout"):
+        worktree.move(commit, nothing)
+    (worktree.folder / ".git").mkdir()
+    with pytest.raises(GitError, match="not a git repository"):
+        worktree.run("update-index", "--refresh")
+    after = toy.git(repository, "status", "--porcelain"), toy.git(repository, "rev-parse", "HEAD")
+    assert after == before
+
+
 def test_errors_name_the_command(worktree: Worktree, tmp_path: Path) -> None:
     with pytest.raises(GitError, match="git cat-file"):
         worktree.read("HEAD", "no such file")

@@ -8,14 +8,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarm import records
 from swarm.commands import Session, folded, print_json
 from swarm.commands.reading import find, style
-from swarm.door import Door
 from swarm.errors import Refused, UsageError
+from swarm.locks import ProcessLock
 from swarm.mailbox import Answer
 from swarm.views import documents, table
+
+if TYPE_CHECKING:
+    from swarm.door import Door
 
 # The kernel hangs up a terminal with the leader of its session, and tmux loses what it has not
 # read by then: the agent's last lines.
@@ -23,6 +27,8 @@ _LINGER_SECONDS = 0.2
 
 
 def _door(session: Session) -> Door:
+    from swarm.door import Door
+
     worktree = session.place.worktree
     if worktree is None:
         raise Refused("this is not a worktree of a swarm", "run it inside worktrees/<tag>/<worker>")
@@ -85,7 +91,7 @@ def _print(session: Session, answer: Answer) -> None:
 def note(session: Session) -> None:
     worktree = session.place.worktree
     if worktree is not None:
-        Door(worktree).note(session.arguments.text)
+        _door(session).note(session.arguments.text)
         return
     fold = folded(session.paths)
     fold.journal.append(records.Note(worker="", text=session.arguments.text))
@@ -101,14 +107,19 @@ def agent(session: Session) -> None:
 
 
 def runner(session: Session) -> None:
-    from swarm.runner import Runner
-
     paths, worker = session.paths, session.arguments.worker
     _log_to(paths.runner_log(worker))
+    # Before the slow imports: whoever has this lock is the worker, and is seen to be alive.
+    lock = ProcessLock(paths.worker_lock(worker))
     try:
         with _recorded():
+            if not lock.try_acquire():
+                raise Refused(f"worker {worker} is running already", "see swarm status")
+            from swarm.runner import Runner
+
             Runner(paths, worker, session.environment).run()
     finally:
+        lock.release()
         if sys.stdout.isatty():
             time.sleep(_LINGER_SECONDS)
 
