@@ -22,11 +22,31 @@ class Estimate(NamedTuple):
     replicates: int
 
 
+class Comparison(NamedTuple):
+    """A candidate held against its base. Its text is made only when somebody looks."""
+
+    candidate: Estimate
+    base: Estimate
+    base_name: str
+
+    @property
+    def difference(self) -> float:
+        """Below zero where the candidate is better."""
+        return self.candidate.mean - self.base.mean
+
+    def __str__(self) -> str:
+        mean = f" (mean of {self.base.replicates})" if self.base.replicates > 1 else ""
+        text = f"{self.candidate.mean:.6f} vs {self.base.mean:.6f} of {self.base_name}{mean}"
+        if self.difference < 0:
+            return f"{text}: {-self.difference:.6f} lower, kept; not confirmed"
+        return f"{text}: {self.difference:.6f} higher" if self.difference else f"{text}: equal"
+
+
 class Verdict(NamedTuple):
-    """What an experiment is worth to the search, and why, in words for a person."""
+    """What an experiment is worth to the search, and why."""
 
     kind: VerdictKind
-    reason: str
+    why: str | Comparison
     confirmed: bool = False
 
 
@@ -58,14 +78,8 @@ def greedy(candidate: Estimate, base: Estimate | None, base_name: str) -> Verdic
     """Keep whatever is lower than its base, as autoresearch does. It confirms nothing."""
     if base is None:
         return Verdict("keep", f"{candidate.mean:.6f}: the first with a score")
-    mean = f" (mean of {base.replicates})" if base.replicates > 1 else ""
-    text = f"{candidate.mean:.6f} vs {base.mean:.6f} of {base_name}{mean}"
-    difference = candidate.mean - base.mean
-    if difference < 0:
-        return Verdict("keep", f"{text}: {-difference:.6f} lower, kept; not confirmed")
-    return Verdict(
-        "discard", f"{text}: {difference:.6f} higher" if difference else f"{text}: equal"
-    )
+    compared = Comparison(candidate, base, base_name)
+    return Verdict("keep" if compared.difference < 0 else "discard", compared)
 
 
 POLICIES: dict[str, Policy] = {"greedy": greedy}

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import filelock
 import msgspec
 import msgspec.structs
 
 from swarm.disk import translated
-from swarm.errors import JournalError, SwarmError
+from swarm.errors import JournalError
+from swarm.locks import waiting_lock
 from swarm.records import AnyRecord
 
-_LOCK_POLL_SECONDS = 0.002
-_LOCK_TIMEOUT_SECONDS = 60.0
 _TAIL_BYTES = 4096
 
 _encoder = msgspec.json.Encoder()
@@ -53,12 +51,7 @@ class Journal:
     def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
         self.path = path
         self._clock = clock
-        self._lock = filelock.FileLock(
-            f"{path}.lock",
-            timeout=_LOCK_TIMEOUT_SECONDS,
-            poll_interval=_LOCK_POLL_SECONDS,
-            fallback_to_soft=False,
-        )
+        self._lock = path.with_name(f"{path.name}.lock")
 
     def append(self, record: AnyRecord) -> AnyRecord:
         """Write one record and return it with its `seq` and `time`.
@@ -71,19 +64,8 @@ class Journal:
     @contextmanager
     def transaction(self) -> Iterator[Callable[[AnyRecord], AnyRecord]]:
         """Hold the lock, so that what is read inside is still true when appending."""
-        try:
-            self._lock.acquire()
-        except filelock.Timeout as error:
-            raise SwarmError(
-                f"the journal {self.path} has been locked for {_LOCK_TIMEOUT_SECONDS:.0f} s",
-                f"see who holds it: fuser -v '{self._lock.lock_file}'",
-            ) from error
-        except OSError as error:
-            raise translated(error, self.path) from error
-        try:
+        with waiting_lock(self._lock):
             yield self._append_locked
-        finally:
-            self._lock.release()
 
     def read(self, cursor: Cursor) -> list[AnyRecord]:
         """Return the complete records behind `cursor` and move it past them.

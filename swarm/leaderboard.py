@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal
 
@@ -61,6 +63,10 @@ class Leaderboard:
         """
         if self.journal.size() == self.cursor.offset:
             return False
+        with _no_collection():
+            return self._fold()
+
+    def _fold(self) -> bool:
         new = self.journal.read(self.cursor)
         apply = self._apply
         for record in new:
@@ -184,7 +190,7 @@ class Leaderboard:
         entry.trials.append(record.trial)
         entry.running += 1
         if entry.kind == "candidate":
-            entry.reason = f"is training as {record.trial}"
+            entry.why = f"is training as {record.trial}"
         worker.open_trial = record.trial
         worker.queue.pop(record.experiment, None)
         if worker.first_trial is None:
@@ -215,7 +221,7 @@ class Leaderboard:
             if entry.interruptions >= decide.MAX_INTERRUPTIONS:
                 self._give_up(entry)
             elif entry.claim.worker and entry.kind == "candidate":
-                entry.reason = "was interrupted; is queued again"
+                entry.why = "was interrupted; is queued again"
                 self.workers[trial.worker].queue[entry.experiment] = None
         elif entry.values:
             self._judge_scored(device_class, entry)
@@ -239,7 +245,7 @@ class Leaderboard:
         else:
             base = device_class.entries.get(entry.claim.parent)
             if base and base.kind == "candidate":
-                entry.reason = f"waits for the score of its base {base.experiment}"
+                entry.why = f"waits for the score of its base {base.experiment}"
                 waiting = self._waiting.setdefault((device_class.name, base.experiment), [])
                 waiting.append(entry)
                 return
@@ -277,3 +283,15 @@ class Leaderboard:
 
     def _ended(self, record: records.Ended) -> None:
         self.state, self.ended_because = record.state, record.reason
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Folding makes many objects and no garbage: looking for some would take a third of it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from swarm.errors import Refused, SwarmError
@@ -110,6 +112,21 @@ class ProcessLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold the kernel lock of `path`, waiting for it in line.
+
+    The kernel wakes the waiters in their order. Polling, as filelock does, lets whoever released
+    last win again: with 64 processes it made an eighth of the appends and some waited 0.7 s.
+    """
+    file = _open(path, create=True)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def is_held(path: Path) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import importlib.util
+import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -247,7 +247,10 @@ def _worker(
 
 
 def _torch_version() -> str:
-    """Read from its metadata: importing torch takes seconds."""
-    if importlib.util.find_spec("torch") is None:
+    """Read from its files: importing torch takes seconds, its metadata a twentieth of one."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
         return "none"
-    return importlib.metadata.version("torch")
+    text = Path(found.origin).with_name("version.py").read_text()
+    version = re.search(r"__version__ = '([^'+]+)", text)
+    return version[1] if version else "unknown"

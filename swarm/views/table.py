@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from swarm.decide import Verdict, VerdictKind
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.standings import DeviceClass, Entry
 from swarm.views.documents import Document, ranked
@@ -112,10 +111,6 @@ def verdict_line(entry: Entry, style: Style) -> str:
     claim = entry.claim
     text = f"{claim.experiment:<5} {claim.worker:<6} {entry.kind:<9} {printable(claim.description)}"
     return style.word(entry.kind, fit(f"{text} | {entry.reason}", style.width))
-
-
-def verdict(kind: VerdictKind, reason: str, style: Style) -> str:
-    return f"{style.word(kind)}: {printable(Verdict(kind, reason).reason)}"
 
 
 def _class_lines(known: DeviceClass, top: int | None, style: Style) -> Iterable[str]:
