@@ -296,7 +296,14 @@ def write_founding(path: Path) -> None:
     device = records.Device(name="cpu0", kind="cpu", id="cpu0", model="cpu")
     journal = Journal(path)
     journal.append(
-        records.Swarm(tag="b", root="0" * 40, prepare_sha256="", config=config, version="0")
+        records.Swarm(
+            tag="b",
+            root="0" * 40,
+            prepare_sha256="",
+            config=config,
+            version="0",
+            workers=("cpu0",),
+        )
     )
     journal.append(
         records.Claim(

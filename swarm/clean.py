@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import filelock
+
 from swarm import supervisor
 from swarm.config import TRAINER
 from swarm.errors import Refused
@@ -20,8 +22,16 @@ def clean(paths: Paths, board: Leaderboard, force: bool) -> list[str]:
     Each branch is first kept as `refs/swarm/<tag>/archive/<worker>`. Raises `Refused` while the
     swarm runs, and for a worktree with unsubmitted edits unless `force`.
     """
-    if supervisor.is_running(paths):
-        raise Refused(f"swarm '{paths.tag}' is running", f"swarm stop --tag {paths.tag}")
+    try:
+        with filelock.FileLock(paths.spawn_lock, timeout=0, fallback_to_soft=False):
+            if supervisor.is_running(paths):
+                raise Refused(f"swarm '{paths.tag}' is running", f"swarm stop --tag {paths.tag}")
+            return _clean(paths, board, force)
+    except filelock.Timeout as error:
+        raise Refused(f"swarm '{paths.tag}' is being spawned", "see swarm status") from error
+
+
+def _clean(paths: Paths, board: Leaderboard, force: bool) -> list[str]:
     repository = Repository(paths.root)
     worktrees = {
         name: Worktree(paths.worktree(name), state.joined.branch)

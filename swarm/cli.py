@@ -6,19 +6,32 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeAlias
 
 from swarm import __version__, config
-from swarm.errors import INTERRUPTED, SwarmError
+from swarm.errors import INTERRUPTED, USAGE, SwarmError
 
 _READING, _RUNNING, _WORKING = (
     f"swarm.commands.{name}" for name in ("reading", "running", "working")
 )
 _DURATION = {"s": 1, "m": 60, "h": 3600}
-Parsers = argparse._SubParsersAction  # the type that add_subparsers returns has no public name
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in the words of every other error. Sub-parsers are of its class too."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(SwarmError(message, f"{self.prog} --help"))
+        sys.exit(USAGE)
+
+
+# The type that add_subparsers returns has no public name.
+Parsers: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 3 refused, 130 interrupted."""
+    config.forget_git()
     arguments = parser().parse_args(argv)
     try:
         _verb(arguments.function)(_session(arguments))
@@ -44,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line, importing nothing that a verb needs."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="swarm",
         description="Autonomous LLM research by a swarm of coding agents, one per GPU.",
         epilog="A first try, on any machine: swarm spawn --agents 2 --seconds 20 --wait",
@@ -74,9 +87,7 @@ def _complain(error: SwarmError) -> None:
         print(f"hint: {error.hint}", file=sys.stderr)
 
 
-def _add(
-    verbs: Parsers[argparse.ArgumentParser], name: str, function: str, text: str, example: str
-) -> argparse.ArgumentParser:
+def _add(verbs: Parsers, name: str, function: str, text: str, example: str) -> _Parser:
     added = verbs.add_parser(name, help=text, description=text, epilog=f"example: {example}")
     added.add_argument("--tag", help="which swarm; default: the worktree's, else the latest")
     added.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -84,7 +95,7 @@ def _add(
     return added
 
 
-def _add_running(verbs: Parsers[argparse.ArgumentParser]) -> None:
+def _add_running(verbs: Parsers) -> None:
     _add_spawn(verbs)
     stop = _add(
         verbs, "stop", f"{_RUNNING}:stop",
@@ -117,7 +128,7 @@ def _add_running(verbs: Parsers[argparse.ArgumentParser]) -> None:
     clean.add_argument("--force", action="store_true", help="even with unsubmitted edits")
 
 
-def _add_spawn(verbs: Parsers[argparse.ArgumentParser]) -> None:
+def _add_spawn(verbs: Parsers) -> None:
     spawn = _add(
         verbs, "spawn", f"{_RUNNING}:spawn",
         "start a swarm: one agent per device, each with its worktree and pane",
@@ -133,7 +144,7 @@ def _add_spawn(verbs: Parsers[argparse.ArgumentParser]) -> None:
     )
     spawn.add_argument("--oversubscribe", action="store_true", help="more CPU workers than cores")
     budget = spawn.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=_positive, default=5.0, help="of one trial (default 5)")
+    budget.add_argument("--minutes", type=_positive, help="of one trial (default 5)")
     budget.add_argument("--seconds", type=_positive, help="of one trial, instead of minutes")
     spawn.add_argument("--trial-timeout", type=_positive, metavar="SECONDS", help="for all of it")
     spawn.add_argument("--scale", choices=("full", "small"), help="default: small on CPU")
@@ -142,16 +153,16 @@ def _add_spawn(verbs: Parsers[argparse.ArgumentParser]) -> None:
         "--max-experiments", type=_count, metavar="M", help="of all workers together"
     )
     spawn.add_argument("--max-hours", type=_positive, metavar="H")
-    spawn.add_argument("--policy", choices=("greedy",), default="greedy")
+    spawn.add_argument("--policy", choices=("greedy",), help="default: greedy")
     spawn.add_argument(
-        "--sync-every", type=_duration, default=1800.0, metavar="30m",
+        "--sync-every", type=_duration, metavar="30m",
         help="carry the incumbent into idle worktrees this often (30m, 90s, 1h)",
     )  # fmt: skip
     spawn.add_argument("--no-tmux", action="store_true", help="background processes with logs")
     spawn.add_argument("--wait", action="store_true", help="comment on it until it ends")
 
 
-def _add_reading(verbs: Parsers[argparse.ArgumentParser]) -> None:
+def _add_reading(verbs: Parsers) -> None:
     status = _add(
         verbs, "status", f"{_READING}:status", "the swarm and its workers", "swarm status --json"
     )
@@ -184,7 +195,7 @@ def _add_reading(verbs: Parsers[argparse.ArgumentParser]) -> None:
     attach.add_argument("worker", nargs="?", metavar="WORKER")
 
 
-def _add_working(verbs: Parsers[argparse.ArgumentParser]) -> None:
+def _add_working(verbs: Parsers) -> None:
     evaluate = _add(
         verbs, "eval", f"{_WORKING}:evaluate",
         "in a worktree: submit the edited train.py, wait, print the verdict",
@@ -222,7 +233,7 @@ def _add_working(verbs: Parsers[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
 
 
-def _add_completion(verbs: Parsers[argparse.ArgumentParser]) -> None:
+def _add_completion(verbs: Parsers) -> None:
     completion = _add(
         verbs, "completion", "swarm.commands.completion:completion",
         "print the completion script of a shell",
@@ -232,16 +243,22 @@ def _add_completion(verbs: Parsers[argparse.ArgumentParser]) -> None:
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return value
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
     return value
 
 

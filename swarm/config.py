@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from swarm.errors import Refused, SwarmError, UsageError
+from swarm.locks import is_held
 from swarm.paths import Paths
 
 TRAINER, EVALUATOR = "train.py", "prepare.py"
@@ -20,6 +21,12 @@ _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR", "TERM", "LD_LIB
 _PASSED_ON_PREFIXES = (
     "LC_", "LANG", "CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCM", "TORCH", "PYTORCH_", "TRITON_",
     "OMP_", "MKL_", "KMP_", "OPENBLAS_",
+)  # fmt: skip
+_GIT_LOCAL = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT",
+    "GIT_OBJECT_DIRECTORY", "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX",
+    "GIT_SHALLOW_FILE", "GIT_COMMON_DIR",
 )  # fmt: skip
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
 
@@ -45,6 +52,15 @@ class Place:
 def environ() -> dict[str, str]:
     """A copy of the process's environment, to be handed down as an argument."""
     return dict(os.environ)
+
+
+def forget_git() -> None:
+    """Drop what a git hook or alias put there: our git commands name their own checkout.
+
+    The names are those of `git rev-parse --local-env-vars`.
+    """
+    for name in _GIT_LOCAL:
+        os.environ.pop(name, None)
 
 
 def python() -> str:
@@ -113,9 +129,9 @@ def check_tag(tag: str) -> str:
 
 
 def find_swarm(place: Place, tag: str | None) -> Paths:
-    """The swarm meant by a command: `--tag`, else the worktree's, else the last one active.
+    """The swarm meant by a command: `--tag`, else the worktree's, the one that runs, the last one.
 
-    Raises `Refused` when there is none.
+    Raises `Refused` when there is none, `UsageError` when several run.
     """
     chosen = tag or place.tag
     if chosen:
@@ -126,7 +142,11 @@ def find_swarm(place: Place, tag: str | None) -> Paths:
     journals = list((place.root / "leaderboard").glob("*/journal.jsonl"))
     if not journals:
         raise Refused(f"there is no swarm in {place.root} yet", "start one: swarm spawn --agents 2")
-    newest = max(journals, key=lambda path: path.stat().st_mtime)
+    running = [path for path in journals if is_held(path.with_name("supervisor.lock"))]
+    if len(running) > 1:
+        names = sorted(path.parent.name for path in running)
+        raise UsageError(f"several swarms run: {', '.join(names)}", f"--tag {names[0]}")
+    newest = running[0] if running else max(journals, key=lambda path: path.stat().st_mtime)
     return Paths(place.root, newest.parent.name)
 
 

@@ -7,9 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 VerdictKind = Literal["keep", "discard", "candidate", "crash", "timeout", "rejected", "interrupted"]
-FINAL: frozenset[VerdictKind] = frozenset(
-    {"keep", "discard", "crash", "timeout", "rejected", "interrupted"}
-)
 MAX_INTERRUPTIONS = 2
 """A trial that was interrupted is queued once more; a second interruption ends it."""
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from swarm.errors import DiskFull, SwarmError
 
+DISK_FULL = os.strerror(errno.ENOSPC)
+"""What programs print when it is."""
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file at once: a reader sees the old content or the new one."""

@@ -186,7 +186,7 @@ def _agent_clis(environ: Mapping[str, str]) -> Check:
     if found:
         return Check("agent CLIs", True, ", ".join(found))
     return Check(
-        "agent CLIs", None, "none", "the built-in tuner needs none; or install claude, codex, …"
+        "agent CLIs", None, "none", "the tuner needs none; any program can be one: --agent cmd:'…'"
     )
 
 
@@ -195,4 +195,4 @@ def _api_keys(environ: Mapping[str, str]) -> Check:
     found = [name for name in API_KEYS if environ.get(name)]
     if found:
         return Check("API keys", True, ", ".join(found))
-    return Check("API keys", None, "none", f"the built-in LLM agents need {' or '.join(API_KEYS)}")
+    return Check("API keys", None, "none", "the tuner needs none")

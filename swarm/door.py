@@ -40,7 +40,7 @@ class Door:
         if others:
             raise Refused(
                 f"only {TRAINER} may be changed, not {', '.join(others[:3])}",
-                f"undo it: git checkout -- {others[0]}"
+                f"undo it: git restore --staged --worktree {others[0]}"
                 + (f" ({EVALUATOR} is fixed)" if EVALUATOR in others else ""),
             )
         return self._mailbox.submit(checkout.head(), description, source)

@@ -74,7 +74,6 @@ def submit(bench: Bench, submission: Submission) -> str:
             )
         )
     bench.board.refresh()
-    keep_commit(bench, name)
     return name
 
 
@@ -85,8 +84,10 @@ def keep_commit(bench: Bench, experiment: str) -> None:
 
 
 def start_trial(bench: Bench, experiment: str) -> Job | None:
-    """Journal the start of a trial and lay out its folder; `None` when it is no longer due."""
+    """Lay out a trial's folder and journal its start; `None` when it is no longer due."""
     device_class = bench.joined.device_class
+    commit = bench.board.claims[experiment].commit
+    source = bench.worktree.read(commit, config.TRAINER).encode()
     with bench.journal.transaction() as append:
         bench.board.refresh()
         if experiment == BASELINE and not bench.board.baseline_due(bench.worker):
@@ -94,6 +95,10 @@ def start_trial(bench: Bench, experiment: str) -> Job | None:
         entry = bench.board.entry(experiment, device_class)
         trial = f"t{len(bench.board.trials)}"
         seed = FIRST_SEED + len(entry.values) + entry.running
+        folder = bench.paths.trial(trial)
+        with writing(folder):  # before the journal, so that a full disk starts nothing
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / config.TRAINER).write_bytes(source)
         append(
             records.TrialStarted(
                 trial=trial,
@@ -104,11 +109,6 @@ def start_trial(bench: Bench, experiment: str) -> Job | None:
             )
         )
     bench.board.refresh()
-    source = bench.worktree.read(entry.claim.commit, config.TRAINER)
-    folder = bench.paths.trial(trial)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / config.TRAINER).write_bytes(source.encode())
     return _job(bench, trial, seed, folder)
 
 
@@ -147,6 +147,9 @@ def is_recorded(board: Leaderboard, worktree: Worktree, source: str) -> bool:
 def sync(bench: Bench) -> bool:
     """Move git to what the fold says; return whether the worktree is on its base. Idempotent."""
     advance_branches(bench)
+    head = bench.worktree.head()
+    if head not in bench.board.commits:  # the agent committed by itself: keep that too
+        bench.worktree.set_ref(bench.paths.experiment_ref(f"stray/{head[:10]}"), head, "stray")
     base = pollinate.base_for(bench.board, bench.worker)
     return bench.worktree.move(
         base.commit, lambda source: is_recorded(bench.board, bench.worktree, source)
@@ -202,7 +205,7 @@ def _check(bench: Bench, submission: Submission) -> records.Claim:
     if others:
         raise Refused(
             f"only {config.TRAINER} may be changed, not {', '.join(others[:3])}",
-            f"undo it: git checkout -- {others[0]}",
+            f"undo it: git restore --staged --worktree {others[0]}",
         )
     print_of_change = fingerprint(submission.source)
     if print_of_change == bench.board.claims[parent].fingerprint:

@@ -30,6 +30,7 @@ class Leaderboard:
         self.state: SwarmState = "running"
         self.ended_because = ""
         self.stopping: Literal["", "soft", "now"] = ""
+        self.stop_reason = ""
         self.started: datetime | None = None
         self.workers: dict[str, WorkerState] = {}
         self.active: dict[str, None] = {}
@@ -39,6 +40,7 @@ class Leaderboard:
         self.fingerprints: dict[str, str] = {}
         self.commits: dict[str, str] = {}
         self.requests: dict[str, str] = {}
+        self.home: dict[str, str] = {}
         self.notes: list[records.Note] = []
         self.spent_experiments = 0
         self._waiting: dict[tuple[str, str], list[Entry]] = {}
@@ -51,7 +53,7 @@ class Leaderboard:
             records.TrialFinished: self._trial_finished,
             records.AgentEvent: self._agent_event,
             records.Control: self._control,
-            records.Note: self.notes.append,
+            records.Note: self._note,
             records.Ended: self._ended,
         }
 
@@ -85,14 +87,16 @@ class Leaderboard:
         return self.classes[name].entries[experiment]
 
     def home_class(self, experiment: str) -> str:
-        """The device class of the worker that submitted it; the first class for the baseline."""
-        worker = self.claims[experiment].worker
-        return self.workers[worker].joined.device_class if worker else next(iter(self.classes))
+        """The device class it was submitted in; for the baseline that of the first worker."""
+        return self.home.get(experiment) or self._first_class()
+
+    def _first_class(self) -> str:
+        return self.workers[next(iter(self.active))].joined.device_class
 
     @property
     def primary(self) -> DeviceClass | None:
         """The device class of the first worker: its incumbent and best have the branches."""
-        return next(iter(self.classes.values()), None)
+        return self.classes[self._first_class()] if self.active else None
 
     def incumbent_of(self, worker: str) -> records.Claim:
         """What a worker builds on: its class's incumbent, or the baseline before there is one."""
@@ -122,7 +126,7 @@ class Leaderboard:
         entry = self.classes[device_class].entries[BASELINE]
         workers = sum(self.workers[w].joined.device_class == device_class for w in self.active)
         done = [t for t in entry.trials if self.trials[t].outcome != "interrupted"]
-        if len(done) >= min(2, workers) or entry.interruptions >= decide.MAX_INTERRUPTIONS:
+        if len(done) >= min(2, workers):
             return False
         return all(self.trials[trial].worker != worker for trial in done)
 
@@ -130,17 +134,32 @@ class Leaderboard:
 
     def _swarm(self, record: records.Swarm) -> None:
         self.swarm, self.config, self.started = record, record.config, record.time
+        self.active = dict.fromkeys(record.workers)
 
     def _reconfigured(self, record: records.Reconfigured) -> None:
-        self.config, self.state, self.stopping, self.ended_because = (
-            record.config,
-            "running",
-            "",
-            "",
-        )
-        self.started, self.active = record.time, dict.fromkeys(record.workers)
-        for worker in self.workers.values():
+        self.config, self.started = record.config, record.time
+        self.active = dict.fromkeys(record.workers)
+        self.state, self.stopping = "running", ""
+        self.ended_because = self.stop_reason = ""
+        for name, worker in self.workers.items():
             worker.parked, worker.paused = None, False
+            worker.busy_seconds, worker.first_trial, worker.last_result = 0.0, None, None
+            self._drop_stranded(name, worker)
+
+    def _drop_stranded(self, name: str, worker: WorkerState) -> None:
+        """End what a worker can no longer do: it is gone, or now in another device class."""
+        trial = self.trials.get(worker.open_trial or "")
+        if trial and name not in self.active:
+            trial.outcome, worker.open_trial = "interrupted", None
+            entry = self.classes[trial.device_class].entries[trial.experiment]
+            entry.running -= 1
+            worker.queue[entry.experiment] = None
+        for experiment in list(worker.queue):
+            same = self.home.get(experiment) == worker.joined.device_class
+            if name not in self.active or not same:
+                del worker.queue[experiment]
+                if experiment != BASELINE:
+                    self._give_up(self.entry(experiment), "its worker is gone")
 
     def _worker(self, record: records.Worker) -> None:
         known = self.workers.get(record.worker)
@@ -148,7 +167,6 @@ class Leaderboard:
             known.joined = record
         else:
             self.workers[record.worker] = WorkerState(record)
-        self.active[record.worker] = None
         self._class(record.device_class)
 
     def _class(self, name: str) -> DeviceClass:
@@ -174,6 +192,7 @@ class Leaderboard:
         worker.experiments += 1
         worker.queue[record.experiment] = None
         self.spent_experiments += 1
+        self.home[record.experiment] = worker.joined.device_class
         self._enter(self.classes[worker.joined.device_class], record)
 
     def _trial_started(self, record: records.TrialStarted) -> None:
@@ -201,6 +220,7 @@ class Leaderboard:
         trial.outcome, trial.val_bpb, trial.seconds = record.outcome, record.val_bpb, record.seconds
         worker = self.workers[trial.worker]
         worker.device_seconds += record.seconds
+        worker.busy_seconds += record.seconds
         worker.last_result = record.time
         if worker.open_trial == trial.id:
             worker.open_trial = None
@@ -217,12 +237,7 @@ class Leaderboard:
     def _judge_result(self, trial: Trial, entry: Entry, record: records.TrialFinished) -> None:
         device_class = self.classes[trial.device_class]
         if record.outcome == "interrupted":
-            entry.interruptions += 1
-            if entry.interruptions >= decide.MAX_INTERRUPTIONS:
-                self._give_up(entry)
-            elif entry.claim.worker and entry.kind == "candidate":
-                entry.why = "was interrupted; is queued again"
-                self.workers[trial.worker].queue[entry.experiment] = None
+            self._interrupted(trial, entry, record.excused)
         elif entry.values:
             self._judge_scored(device_class, entry)
         elif record.outcome != "ok":
@@ -231,10 +246,23 @@ class Leaderboard:
             for waiting in self._waiting.pop((trial.device_class, entry.experiment), []):
                 self._judge_scored(device_class, waiting)
 
-    def _give_up(self, entry: Entry) -> None:
-        if entry.kind == "candidate" and not entry.values:
-            entry.judge(Verdict("interrupted", f"interrupted {entry.interruptions} times"))
-            self.spent_experiments -= bool(entry.claim.worker)
+    def _interrupted(self, trial: Trial, entry: Entry, excused: bool) -> None:
+        """Queue it again, but not for ever. The baseline comes again by being due."""
+        if not entry.claim.worker or entry.kind != "candidate" or entry.values:
+            return
+        entry.interruptions += not excused
+        if entry.interruptions >= decide.MAX_INTERRUPTIONS:
+            self._give_up(entry, f"interrupted {entry.interruptions} times")
+        else:
+            entry.why = "was interrupted; is queued again"
+            self.workers[trial.worker].queue[entry.experiment] = None
+
+    def _give_up(self, entry: Entry, why: str) -> None:
+        """What was never measured is not spent, and may be tried again by anyone."""
+        entry.judge(Verdict("interrupted", why))
+        self.spent_experiments -= 1
+        if self.fingerprints.get(entry.claim.fingerprint) == entry.experiment:
+            del self.fingerprints[entry.claim.fingerprint]
 
     def _judge_scored(self, device_class: DeviceClass, entry: Entry) -> None:
         """Give a scored experiment its verdict; once its base has one, it is final."""
@@ -249,7 +277,8 @@ class Leaderboard:
                 waiting = self._waiting.setdefault((device_class.name, base.experiment), [])
                 waiting.append(entry)
                 return
-            base = base or device_class.entries.get(device_class.incumbent or "")
+            if base is None or base.estimate is None:
+                base = device_class.entries.get(device_class.incumbent or "")
             assert self.config is not None and entry.estimate is not None
             policy = decide.POLICIES[self.config.policy]
             against = (base.estimate, base.experiment) if base else (None, "")
@@ -271,6 +300,7 @@ class Leaderboard:
     def _control(self, record: records.Control) -> None:
         if record.action == "stop":
             self.stopping = "now" if record.now else self.stopping or "soft"
+            self.stop_reason = self.stop_reason or record.reason or "by swarm stop"
             return
         for name in record.workers or list(self.active):
             worker = self.workers[name]
@@ -280,6 +310,11 @@ class Leaderboard:
                 worker.paused = record.action == "pause"
                 if record.action == "resume":
                     worker.parked = None
+
+    def _note(self, record: records.Note) -> None:
+        self.notes.append(record)
+        if record.request:
+            self.requests[record.request] = ""
 
     def _ended(self, record: records.Ended) -> None:
         self.state, self.ended_because = record.state, record.reason

@@ -85,16 +85,21 @@ class Mailbox:
             self._doorbell.unlink(missing_ok=True)
             os.mkfifo(self._doorbell)
 
+    def exists(self) -> bool:
+        return self._doorbell.exists() and self._requests.is_dir() and self._answers.is_dir()
+
     def open_doorbell(self) -> int:
         """A descriptor that becomes readable when a request arrives."""
         return os.open(self._doorbell, os.O_RDWR | os.O_NONBLOCK)
 
     def requests(self) -> list[Request | Answer]:
         """The requests that wait, oldest first; an unreadable one comes as its refusal."""
-        found = sorted(
-            (entry for entry in os.scandir(self._requests) if entry.name.endswith(".json")),
-            key=lambda entry: entry.stat().st_mtime_ns,
-        )
+        found = [
+            entry
+            for entry in os.scandir(self._requests)
+            if entry.name.endswith(".json") and entry.is_file()
+        ]
+        found.sort(key=lambda entry: entry.stat().st_mtime_ns)
         return [_decode(Path(entry.path)) for entry in found]
 
     def answer(self, answer: Answer) -> None:
@@ -163,7 +168,7 @@ def _decode(path: Path) -> Request | Answer:
         if request.id == path.stem:
             return request
         why = "its id is not its file's name"
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         why = str(error)
     return Answer(
         id=path.stem,

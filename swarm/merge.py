@@ -44,6 +44,8 @@ def merge(paths: Paths, board: Leaderboard, into: str | None, squash: bool, sear
     commit = entry.claim.commit
     if _is_ancestor(repository, commit, before):
         return Merged(entry.experiment, branch, before, "nothing to do")
+    if squash and _tree(repository, commit) == _tree(repository, before):
+        return Merged(entry.experiment, branch, before, "nothing to do")
     checkout = _checkout_of(repository, branch)
     if checkout and (dirty := checkout.changed_files()):
         raise Refused(
@@ -76,6 +78,10 @@ def _is_ancestor(repository: Repository, old: str, new: str) -> bool:
     except GitError:  # exit code 1: it is not
         return False
     return True
+
+
+def _tree(repository: Repository, commit: str) -> str:
+    return repository.run("rev-parse", f"{commit}^{{tree}}")
 
 
 def _checkout_of(repository: Repository, branch: str) -> Repository | None:

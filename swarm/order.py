@@ -11,24 +11,29 @@ from swarm import agents, config, devices, records, summary
 from swarm.errors import SwarmError, UsageError
 from swarm.panes import tmux_available
 
+DEFAULT_SECONDS = 300.0
+DEFAULT_SYNC_SECONDS = 1800.0
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the user asked for; `None` leaves the choice to us. Times are in seconds."""
+    """What the user asked for; `None` leaves the choice to us. Times are in seconds.
+
+    For a swarm that goes on, the choice is what it had, but for its limits.
+    """
 
     agents: int | None = None
     agent: list[str] = field(default_factory=list)
     devices: str | None = None
     oversubscribe: bool = False
     tag: str | None = None
-    seconds: float = 300.0
+    seconds: float | None = None
     timeout: float | None = None
     scale: str | None = None
     dataset: str | None = None
-    policy: str = "greedy"
-    sync_every: float = 1800.0
+    policy: str | None = None
+    sync_every: float | None = None
     max_experiments: int | None = None
     max_hours: float | None = None
     tmux: bool | None = None
@@ -57,8 +62,10 @@ def choose_settings(
     order: Order,
     environment: dict[str, str],
     slots: list[records.Device],
+    stored: records.Config | None,
     say: Say,
 ) -> records.Config:
+    """The settings of a swarm: ordered, else `stored` by its earlier run, else our default."""
     tmux = order.tmux
     if tmux is None:
         tmux = tmux_available(environment)
@@ -68,18 +75,23 @@ def choose_settings(
         raise SwarmError(
             "tmux is not installed", "apt install tmux / brew install tmux, or --no-tmux"
         )
-    scale = order.scale or ("small" if slots[0].kind == "cpu" else "full")
-    if order.scale is None and scale == "small":
+    scale = order.scale or (stored.scale if stored else None)
+    if scale is None:
+        scale = "small" if slots[0].kind == "cpu" else "full"
+    if order.scale is None and stored is None and scale == "small":
         say("scale: small, as there is no GPU (choose with --scale)")
-    data = _prepare(root, scale, order.dataset, environment)
+    data = _prepare(root, scale, order.dataset, environment, stored)
+    seconds = order.seconds or (stored.seconds if stored else DEFAULT_SECONDS)
+    same = stored is not None and stored.seconds == seconds
+    timeout = order.timeout or (stored.timeout if stored and same else None)
     return records.Config(
-        seconds=order.seconds,
-        timeout=order.timeout or _default_timeout(order.seconds, scale),
+        seconds=seconds,
+        timeout=timeout or _default_timeout(seconds, scale),
         scale=scale,
         dataset=data["dataset"],
         dataset_fingerprint=data["fingerprint"],
-        policy=order.policy,
-        sync_every=order.sync_every,
+        policy=order.policy or (stored.policy if stored else "greedy"),
+        sync_every=order.sync_every or (stored.sync_every if stored else DEFAULT_SYNC_SECONDS),
         max_experiments=order.max_experiments,
         max_hours=order.max_hours,
         tmux=tmux,
@@ -92,9 +104,15 @@ def _default_timeout(seconds: float, scale: str) -> float:
 
 
 def _prepare(
-    root: Path, scale: str, dataset: str | None, environment: dict[str, str]
+    root: Path,
+    scale: str,
+    dataset: str | None,
+    environment: dict[str, str],
+    stored: records.Config | None,
 ) -> dict[str, str]:
     """Run the repository's prepare.py, which does nothing when the data is there."""
+    if stored and dataset is None and stored.scale == scale and Path(stored.dataset).exists():
+        return {"dataset": stored.dataset, "fingerprint": stored.dataset_fingerprint}
     command = [config.python(), config.EVALUATOR, "--scale", scale]
     if dataset:
         command += ["--dataset", dataset]

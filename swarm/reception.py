@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from swarm import experiment, pollinate, records
+from swarm.config import Desk
 from swarm.errors import DiskFull, Refused, SwarmError
 from swarm.experiment import Bench
 from swarm.mailbox import Answer, Mailbox, NoteRequest, Request, Submission, SyncRequest
@@ -17,14 +20,26 @@ class Reception:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.mailbox = Mailbox(bench.worktree.folder)
+        self.doorbell = -1
         self._unanswered: dict[str, str] = {}
+
+    def open(self) -> None:
+        """Make the mailbox if it is not there (any more), and listen at its doorbell."""
+        if self.doorbell >= 0 and self.mailbox.exists():
+            return
+        if self.doorbell >= 0:
+            os.close(self.doorbell)
+        paths = self.bench.paths
+        self.mailbox.create(Desk(str(paths.root), paths.tag, self.bench.worker))
+        self.doorbell = self.mailbox.open_doorbell()
 
     def take_all(self) -> int:
         """Handle every request that waits; return how many new experiments there are.
 
         Raises `DiskFull` with the request still in the box, to be taken again.
         """
-        before = len(self.bench.board.claims)
+        state = self.bench.board.workers[self.bench.worker]
+        before = state.experiments
         for request in self._waiting():
             try:
                 self._take(request)
@@ -32,15 +47,17 @@ class Reception:
                 raise
             except SwarmError as error:
                 self._refuse(request.id, error)
-        return len(self.bench.board.claims) - before
+        return state.experiments - before
 
     def answer_verdicts(self) -> None:
-        """Tell the agent about its experiments that now have a verdict."""
-        for name, request in list(self._unanswered.items()):
-            answer = experiment.describe(self.bench, request, name)
-            if answer.state == "done":
-                self.mailbox.answer(answer)
-                del self._unanswered[name]
+        """Tell the agent about its experiments that now have a verdict, whoever's result it was."""
+        board = self.bench.board
+        decided = [name for name in self._unanswered if board.entry(name).kind != "candidate"]
+        if decided:
+            experiment.sync(self.bench)
+        for name in decided:
+            self.mailbox.answer(experiment.describe(self.bench, self._unanswered[name], name))
+            del self._unanswered[name]
 
     def take_over(self) -> None:
         """Go on where a predecessor died: its unanswered submissions are ours now."""
@@ -71,8 +88,12 @@ class Reception:
             case Submission():
                 self._take_submission(request)
             case NoteRequest():
-                note = records.Note(worker=self.bench.worker, text=request.text)
-                self.bench.journal.append(note)
+                if request.id not in self.bench.board.requests:
+                    self.bench.journal.append(
+                        records.Note(
+                            worker=self.bench.worker, text=request.text, request=request.id
+                        )
+                    )
                 self.mailbox.answer(Answer(id=request.id, state="done"))
             case SyncRequest():
                 self._take_sync(request)
@@ -91,6 +112,7 @@ class Reception:
                     "wait for it: swarm result --wait 90",
                 )
             name = experiment.submit(self.bench, submission)
+        experiment.keep_commit(self.bench, name)
         self._unanswered[name] = submission.id
         self.mailbox.answer(experiment.describe(self.bench, submission.id, name))
 

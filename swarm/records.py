@@ -73,13 +73,14 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Swarm(Record, frozen=True, tag="swarm"):
-    """The first line: a swarm was created on `root` (a commit) with `config`."""
+    """The first line: a swarm was created on `root` (a commit) with `config` and `workers`."""
 
     tag: str
     root: str
     prepare_sha256: str
     config: Config
     version: str
+    workers: tuple[str, ...]
 
 
 class Reconfigured(Record, frozen=True, tag="config"):
@@ -128,7 +129,11 @@ class TrialStarted(Record, frozen=True, tag="trial"):
 
 
 class TrialFinished(Record, frozen=True, tag="result"):
-    """How a trial ended. `val_bpb` is set exactly when the outcome is `ok`; seconds are wall."""
+    """How a trial ended. `val_bpb` is set exactly when the outcome is `ok`; seconds are wall.
+
+    An `excused` interruption (a person stopped the swarm, the disk was full) does not count
+    against the experiment: it is queued again however often that happens.
+    """
 
     trial: str
     outcome: Outcome
@@ -136,6 +141,7 @@ class TrialFinished(Record, frozen=True, tag="result"):
     val_bpb: float | None = None
     exit_code: int | None = None
     reason: str = ""
+    excused: bool = False
     metrics: Metrics = Metrics()
 
     def __post_init__(self) -> None:
@@ -154,18 +160,20 @@ class AgentEvent(Record, frozen=True, tag="agent"):
 
 
 class Control(Record, frozen=True, tag="control"):
-    """A person's command to the runners; no `workers` means all of them."""
+    """A command to the runners; no `workers` means all of them. `reason` says why a stop came."""
 
     action: Action
     workers: tuple[str, ...] = ()
     now: bool = False
+    reason: str = ""
 
 
 class Note(Record, frozen=True, tag="note"):
-    """Something learnt, shared by all workers."""
+    """Something learnt, shared by all workers. `request` is its id in the mailbox, if any."""
 
     worker: str
     text: str
+    request: str = ""
 
 
 class Ended(Record, frozen=True, tag="end"):

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+import msgspec.structs
+
 from swarm import agents, config, devices, experiment, heartbeat, pollinate, records, strays
 from swarm.agents.process import AgentProcess
 from swarm.errors import DiskFull, SwarmError
@@ -61,7 +63,7 @@ class Runner:
         self.synced_at = self.board.cursor.lines
         self.ending: str = ""
         self.beat: Heartbeat | None = None
-        self.doorbell = -1
+        self.repaired = False
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -73,9 +75,7 @@ class Runner:
         holder = f"worker {self.worker} of swarm {self.paths.tag} in {self.paths.root}"
         self.device_lock.acquire(_DEVICE_WAIT_SECONDS, holder)
         self.launcher = LocalLauncher(self.device_lock.filenos)
-        self.doorbell = self.reception.mailbox.open_doorbell()
         try:
-            self._repair()
             while not self._finished():
                 self._guarded_step()
                 self._wait()
@@ -96,7 +96,11 @@ class Runner:
 
     def _step(self) -> None:
         self.board.refresh()
+        self.reception.open()
+        if not self.repaired:
+            self._repair()
         self._collect()
+        self.reception.answer_verdicts()
         if self.reception.take_all():
             self.agent.made_progress()
         self._dispatch()
@@ -116,30 +120,32 @@ class Runner:
                 )
             )
         experiment.reconcile(self.bench)
+        self.repaired = True
         self.reception.take_over()
 
     def _finished(self) -> bool:
         if self.board.workers[self.worker].open_trial:
             return False
         if self.ending or self.board.stopping:
-            return True
+            return self.repaired or not self.board.stopping
         return bool(self.board.exhausted(utc_now())) and not self.board.queued(self.worker)
 
     def _close(self) -> None:
         self.agent.end()
         if self.trial is not None:  # only on the way out through an error
             self.launcher.cancel(self.trial)
-        self.reception.close()
-        os.close(self.doorbell)
+        if self.board.stopping or self.board.exhausted(utc_now()):
+            self.reception.close()
         self.device_lock.release()
 
     def _wait(self) -> None:
-        sources: list[int | LocalHandle] = [self.doorbell]
+        bell = self.reception.doorbell
+        sources: list[int | LocalHandle] = [bell] if bell >= 0 else []
         if self.trial is not None and self.result is None:
             sources.append(self.trial)
         ready, _, _ = select.select(sources, [], [], _TICK_SECONDS)
-        if self.doorbell in ready:
-            os.read(self.doorbell, 4096)
+        if bell in ready:
+            os.read(bell, 4096)
 
     # ---- the device ------------------------------------------------------------------------
 
@@ -152,6 +158,9 @@ class Runner:
         self.result = self.result or self.launcher.poll(self.trial)
         if self.result is None:
             return
+        if self.ending or self.board.stopping == "now":
+            excused = self.result.outcome == "interrupted"
+            self.result = msgspec.structs.replace(self.result, excused=excused)
         if self.result.outcome == "interrupted":
             strays.kill_trial(self.paths.trial(self.result.trial))
         self._record(self.result)  # on a full disk this comes again
@@ -169,7 +178,7 @@ class Runner:
 
     def _dispatch(self) -> None:
         """Start the next trial on an idle device: the baseline if due, else the queue's head."""
-        self._end_unstarted_trial("the disk was full")
+        self._end_unstarted_trial(DiskFull("the disk was full"))
         if self.trial or self.ending or self.board.stopping or self._paused():
             return
         if self.board.baseline_due(self.worker):
@@ -188,17 +197,21 @@ class Runner:
             raise
         except SwarmError as error:
             log.error("%s: %s", name, error)
-            if not self._end_unstarted_trial(str(error)):
+            if not self._end_unstarted_trial(error):
                 raise
 
-    def _end_unstarted_trial(self, why: str) -> bool:
+    def _end_unstarted_trial(self, why: SwarmError) -> bool:
         """End a trial that is in the journal but does not run: once more, then it is given up."""
         trial = self.board.workers[self.worker].open_trial
         if trial is None or self.trial is not None:
             return False
         self._record(
             records.TrialFinished(
-                trial=trial, outcome="interrupted", seconds=0.0, reason=f"not started: {why}"
+                trial=trial,
+                outcome="interrupted",
+                seconds=0.0,
+                reason=f"not started: {why}",
+                excused=isinstance(why, DiskFull),
             )
         )
         return True

@@ -8,6 +8,7 @@ import importlib.util
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -40,14 +41,16 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
             raise Refused(
                 f"swarm '{paths.tag}' is running", "swarm status; or another name: --tag …"
             )
-        slots, specs = choose_slots(order, environment, say)
-        _check_free(slots, environment)
-        again = paths.journal.exists()
-        root_commit = "" if again else _check_repository(repository)
         board = Leaderboard(Journal(paths.journal))
-        settings = choose_settings(root, order, environment, slots, say)
+        again = paths.journal.exists()
         if again:
             board.refresh()
+            order = _as_before(order, board)
+        slots, specs = choose_slots(order, environment, say)
+        _check_free(slots, environment)
+        root_commit = "" if again else _check_repository(repository)
+        settings = choose_settings(root, order, environment, slots, board.config, say)
+        if again:
             _spawn_again(paths, board, settings, slots, specs)
             say(f"continuing swarm {paths.tag} with {len(board.claims) - 1} experiments so far")
         else:
@@ -76,8 +79,8 @@ def recover(paths: Paths, environment: dict[str, str]) -> list[str]:
             f"go on with it: swarm spawn --tag {paths.tag}",
         )
     dead = [name for name in board.active if not is_held(paths.worker_lock(name))]
+    lay_out(paths, board)
     if not is_held(paths.supervisor_lock):
-        lay_out(paths, board)
         supervisor.launch(paths, environment)
     if not board.stopping:
         wait_alive(paths, board)
@@ -103,7 +106,11 @@ def wait_alive(paths: Paths, board: Leaderboard) -> None:
     waiting = list(board.active)
     while waiting:
         board.refresh()
-        waiting = [name for name in waiting if not is_held(paths.worker_lock(name))]
+        waiting = [
+            name
+            for name in waiting
+            if not is_held(paths.worker_lock(name)) and not board.workers[name].parked
+        ]
         if board.state != "running" or board.stopping:
             return
         if waiting and time.monotonic() > deadline:
@@ -210,12 +217,30 @@ def _found(
         prepare_sha256=hashlib.sha256(evaluator).hexdigest(),
         config=settings,
         version=__version__,
+        workers=tuple(slot.name for slot in slots),
     )
-    with board.journal.transaction() as append:
-        append(first)
-        append(baseline)
-        for slot, spec in zip(slots, specs, strict=True):
-            append(_worker(paths, settings, slot, spec))
+    draft = Journal(paths.journal.with_suffix(".draft"))
+    draft.path.unlink(missing_ok=True)
+    draft.append(first)
+    draft.append(baseline)
+    for slot, spec in zip(slots, specs, strict=True):
+        draft.append(_worker(paths, settings, slot, spec))
+    draft.path.replace(board.journal.path)
+
+
+def _as_before(order: Order, board: Leaderboard) -> Order:
+    """A swarm that goes on keeps its workers, unless the user orders others."""
+    if order.agents is not None or order.agent or order.devices is not None:
+        return order
+    joined = [board.workers[name].joined for name in board.active]
+    cpu = all(worker.device.kind == "cpu" for worker in joined)
+    return replace(
+        order,
+        agents=len(joined),
+        agent=[worker.agent for worker in joined],
+        devices="cpu" if cpu else ",".join(w.device.name.removeprefix("gpu") for w in joined),
+        oversubscribe=order.oversubscribe or not all(w.device.exclusive for w in joined),
+    )
 
 
 def _spawn_again(
@@ -226,9 +251,10 @@ def _spawn_again(
     specs: list[str],
 ) -> None:
     with board.journal.transaction() as append:
-        append(records.Reconfigured(config=settings, workers=tuple(slot.name for slot in slots)))
         for slot, spec in zip(slots, specs, strict=True):
             append(_worker(paths, settings, slot, spec))
+        # Last, because it makes the workers before it the active ones.
+        append(records.Reconfigured(config=settings, workers=tuple(slot.name for slot in slots)))
 
 
 def _worker(

@@ -83,12 +83,17 @@ class DeviceClass:
 
 @dataclass(slots=True)
 class WorkerState:
-    """A worker with what it has done so far; `device_seconds` counts finished trials."""
+    """A worker with what it has done so far.
+
+    `device_seconds` counts all its finished trials; `busy_seconds` and the times those since the
+    swarm was last spawned.
+    """
 
     joined: records.Worker
     experiments: int = 0
     best_val_bpb: float | None = None
     device_seconds: float = 0.0
+    busy_seconds: float = 0.0
     first_trial: datetime | None = None
     last_result: datetime | None = None
     open_trial: str | None = None

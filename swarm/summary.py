@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from swarm.disk import DISK_FULL
 from swarm.logfile import last_words
 from swarm.records import Metrics, Outcome, TrialFinished
 
@@ -58,6 +59,7 @@ def judge(
         val_bpb=val_bpb,
         exit_code=ending.exit_code,
         reason=reason[-_REASON_CHARACTERS:],
+        excused=outcome == "interrupted" and DISK_FULL in reason,
         metrics=_metrics(printed),
     )
 
@@ -74,6 +76,8 @@ def _outcome(
         return "interrupted", "its runner went away or was stopped", None
     if ending.stopped == "timeout":
         return "timeout", f"no result after {timeout:.0f} s; last line: {last_words(log)}", None
+    if ending.exit_code != 0 and DISK_FULL in last_words(log):
+        return "interrupted", last_words(log), None
     if ending.exit_code != 0:
         return "crash", f"exit code {ending.exit_code}: {last_words(log)}", None
     claimed = _number(printed.get("val_bpb"))

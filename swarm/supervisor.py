@@ -12,7 +12,7 @@ from types import FrameType
 import filelock
 
 from swarm import config, records, strays
-from swarm.errors import DiskFull, GitError, Refused
+from swarm.errors import GitError, Refused, SwarmError
 from swarm.experiment import Bench, reconcile
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import Leaderboard
@@ -52,7 +52,6 @@ class Supervisor:
         assert self.board.config is not None
         self.panes: Panes = choose_panes(self.board.config.tmux, paths.tag, paths.root, environment)
         self.watches = {worker: Watch() for worker in self.board.active}
-        self.stuck = ""
         self.lock = ProcessLock(paths.supervisor_lock)
         self.ending = False
         self.results = tsv.ResultsFile(paths.results_tsv, _RESULTS_TSV_SHARE)
@@ -69,7 +68,7 @@ class Supervisor:
             try:
                 if self._step():
                     return
-            except DiskFull as error:
+            except SwarmError as error:  # a full disk, a tmux that does not answer: try again
                 log.warning("%s", error)
             time.sleep(_TICK_SECONDS)
 
@@ -84,6 +83,7 @@ class Supervisor:
         self.results.refresh(self.board)
         now = time.monotonic()
         alive = {name: is_held(self.paths.worker_lock(name)) for name in self.watches}
+        self._stop_when_all_are_parked()
         ended = self._end_state()
         if ended and not any(alive.values()):
             conclude(self.paths, self.board, self.panes, ended)
@@ -94,22 +94,31 @@ class Supervisor:
                 watch.seen_alive = True
                 if now - watch.started > _HEALTHY_SECONDS:
                     watch.deaths = 0
-            elif not ended and not self.board.workers[worker].parked:
+            elif not ended and self._has_work(worker):
                 self._revive(worker, watch, now)
         return False
 
     def _end_state(self) -> records.Ended | None:
         """How the swarm ends once its runners are gone; `None` while it should go on."""
         if self.board.stopping:
-            return records.Ended(state="stopped", reason=self.stuck or "by swarm stop")
+            return records.Ended(state="stopped", reason=self.board.stop_reason)
         over = self.board.exhausted(utc_now())
-        if over and not any(self.board.queued(name) for name in self.watches):
+        if over and not any(self._has_work(name) for name in self.watches):
             return records.Ended(state="finished", reason=over)
-        workers = [self.board.workers[name] for name in self.watches]
-        if all(worker.parked and not worker.open_trial for worker in workers):
-            self.stuck = f"every worker is parked: {workers[0].parked}"
-            self.board.journal.append(records.Control(action="stop"))
         return None
+
+    def _stop_when_all_are_parked(self) -> None:
+        workers = [self.board.workers[name] for name in self.watches]
+        if self.board.stopping or not all(w.parked and not w.open_trial for w in workers):
+            return
+        reason = f"every worker is parked: {workers[0].parked}"
+        self.board.journal.append(records.Control(action="stop", reason=reason))
+
+    def _has_work(self, worker: str) -> bool:
+        """Whether a runner of this worker would find something to do."""
+        if self.board.workers[worker].parked:
+            return False
+        return bool(self.board.queued(worker)) or not self.board.exhausted(utc_now())
 
     def _revive(self, worker: str, watch: Watch, now: float) -> None:
         """Start a runner that is not alive, with backoff when it dies again and again."""

@@ -13,6 +13,7 @@ import filelock
 import psutil
 
 from swarm.config import TRAINER
+from swarm.disk import DISK_FULL, writing
 from swarm.errors import DiskFull, GitError, Refused, SwarmError
 
 try:
@@ -173,11 +174,13 @@ class Worktree(Repository):
             return True
         box = self.folder / ".swarm"
         new, old = box / "incoming.py", box / "outgoing.py"
-        new.write_bytes(target.encode())
-        old.unlink(missing_ok=True)
-        if current is not None:
-            os.link(self.trainer, old)
-        new.replace(self.trainer)
+        with writing(self.trainer):
+            box.mkdir(exist_ok=True)
+            new.write_bytes(target.encode())
+            old.unlink(missing_ok=True)
+            if current is not None:
+                os.link(self.trainer, old)
+            new.replace(self.trainer)
         if current is not None and old.read_bytes() != current.encode():
             old.replace(self.trainer)
             return False
@@ -234,7 +237,7 @@ def _identity(author: str) -> dict[str, str]:
 def _translated(command: tuple[str, ...], error: git.exc.GitCommandError) -> SwarmError:
     said = re.sub(r"^\s*stderr: '(.*)'$", r"\1", str(error.stderr).strip(), flags=re.DOTALL)
     text = " ".join(said.split()) or f"exit code {error.status}"
-    if "No space left on device" in text:
+    if DISK_FULL in text:
         return DiskFull(f"no space left for git {command[0]}", "free some space; nothing is lost")
     return GitError(f"git {' '.join(command[:2])}: {text}", "run swarm doctor, then swarm recover")
 

@@ -105,8 +105,7 @@ def test_bad_orders(
 )
 def test_wrong_usage_exits_with_2(run: Run, argument: str) -> None:
     done = run("spawn", argument, check=False)
-    assert done.returncode == 2
-    assert "swarm spawn: error: " in done.stderr or "swarm: error: " in done.stderr
+    assert_error(done, 2, argument.partition("=")[0], "--help")
 
 
 def test_outside_a_repository(tmp_path: Path, run: Run) -> None:

@@ -69,7 +69,14 @@ def failed(trial: str, outcome: str = "crash", reason: str = "exit code 1") -> T
 
 
 FOUNDING: list[AnyRecord] = [
-    Swarm(tag="t", root="0" * 40, prepare_sha256="", config=CONFIG, version="0"),
+    Swarm(
+        tag="t",
+        root="0" * 40,
+        prepare_sha256="",
+        config=CONFIG,
+        version="0",
+        workers=("cpu0", "cpu1"),
+    ),
     claim(BASELINE, worker="", parent=None),
     worker("cpu0"),
     worker("cpu1"),
@@ -159,6 +166,36 @@ def test_an_interrupted_trial_is_queued_once_more(story: Story) -> None:
     assert story.board.queued("cpu0") == []
     assert story.board.entry("e1").kind == "interrupted"
     assert story.board.spent_experiments == 0, "what was never measured is not spent"
+    assert "print of e1" not in story.board.fingerprints, "and may be tried again"
+
+
+def test_what_a_person_cut_off_does_not_count(story: Story) -> None:
+    story.run("t0", BASELINE, 1.0)
+    story.tell(claim("e1"))
+    for i in range(1, 5):
+        cut = TrialFinished(trial=f"t{i}", outcome="interrupted", seconds=1.0, excused=True)
+        story.tell(started(f"t{i}", "e1"), cut)
+        assert story.board.queued("cpu0") == ["e1"]
+
+
+def test_work_of_a_worker_that_is_gone_may_be_claimed_again(story: Story) -> None:
+    story.run("t0", BASELINE, 1.0)
+    story.tell(claim("e1"), claim("e2", "cpu1"), claim("e3", "cpu1"))
+    story.tell(started("t1", "e2", "cpu1"), Ended(state="stopped"))
+    story.tell(Reconfigured(config=CONFIG, workers=("cpu0",)))
+    board = story.board
+    assert [board.entry(name).kind for name in ("e1", "e2", "e3")] == [
+        "candidate",
+        "interrupted",
+        "interrupted",
+    ]
+    assert board.trials["t1"].outcome == "interrupted"
+    assert (board.spent_experiments, board.queued("cpu0")) == (1, ["e1"])
+    assert set(board.fingerprints.values()) == {"e0", "e1"}
+    story.tell(worker("cpu0", "other class"), Reconfigured(config=CONFIG, workers=("cpu0",)))
+    assert board.entry("e1").kind == "interrupted"
+    assert board.primary is not None and board.primary.name == "other class"
+    assert board.baseline_due("cpu0")
 
 
 def test_the_baseline_is_due_twice_where_there_are_two_workers(story: Story) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -161,7 +162,7 @@ def test_killing_runner_supervisor_and_tmux(
     tmux_server(environment).kill()
     before = len(fold(repository, "k").trials)
     wait_for(lambda: len(fold(repository, "k").trials) > before + 4)
-    assert [worker["pane"] for worker in status(run, "k")["workers"]] == ["%0", "%1"]
+    wait_for(lambda: [w["pane"] for w in status(run, "k")["workers"]] == ["%0", "%1"])
     run("stop")
     board = check_journal(repository, "k")
     for trial in board.trials.values():
@@ -201,14 +202,100 @@ def test_stop_cuts_off_and_spawn_goes_on(
     assert_nothing_runs(environment)
 
 
-def test_a_hopeless_agent_is_parked_and_the_swarm_says_why(
-    run: Run, repository: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_an_agent_that_exits_is_started_again_and_its_words_are_kept(
+    run: Run, repository: Path, environment: dict[str, str]
 ) -> None:
-    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "p", "--agent", "cmd:exit 9")
-    wait_for(lambda: fold(repository, "p").workers["cpu0"].experiments == 0)
-    wait_for(lambda: "exit code 9" in (repository / "leaderboard/p/journal.jsonl").read_text())
+    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "p",
+        "--agent", "cmd:echo no network today; exit 9")  # fmt: skip
+    journal = repository / "leaderboard/p/journal.jsonl"
+    wait_for(lambda: journal.read_text().count("exit code 9: no network today") >= 2)
     run("stop", "--now")
     assert_nothing_runs(environment)
+
+
+def test_a_stopped_swarm_goes_on_as_it_was_or_otherwise(
+    run: Run, repository: Path, environment: dict[str, str]
+) -> None:
+    slow(repository, 0.5)
+    run("spawn", "--agents", "2", "--oversubscribe", "--seconds", "1", "--tag", "s")
+    wait_for(lambda: fold(repository, "s").workers["cpu1"].open_trial)
+    run("stop", "--now")  # in the middle of the baseline
+    run("spawn", "--tag", "s")
+    wait_for(lambda: fold(repository, "s").spent_experiments >= 3)
+    run("stop", "--now")
+    board = fold(repository, "s")
+    assert (list(board.active), len(board.classes)) == (["cpu0", "cpu1"], 1)
+    assert len(board.entry("e0").values) == 2, "an interrupted baseline is run again"
+    assert board.config is not None and board.config.seconds == 1.0
+
+    run("spawn", "--tag", "s", "--seconds", "2", "--agents", "1")
+    count = len(board.claims)
+    wait_for(lambda: len(fold(repository, "s").claims) > count + 2)
+    assert run("show", "e1").stdout.startswith("e1  ")
+    assert (
+        json.loads(run("result", "e1", "--json").stdout)["val_bpb"] == board.entry("e1").values[0]
+    )
+    run("stop", "--now")
+    board = fold(repository, "s")
+    assert len(board.classes) == 2
+    assert board.primary is not None and "/2s/" in board.primary.name
+    assert board.primary.entries["e0"].values, "the baseline is measured anew"
+    check_journal(repository, "s")
+    assert_nothing_runs(environment)
+
+
+def test_verdicts_that_wait_for_the_baseline_are_answered(
+    run: Run, repository: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Two workers run a slow baseline; the third one's fast result waits for theirs."""
+    train = (repository / "train.py").read_text()
+    (repository / "train.py").write_text(
+        train.replace("time.sleep(WAIT)", "time.sleep(2 * (LR == 0.04))")
+    )
+    toy.git(repository, "commit", "--quiet", "-am", "a slow baseline")
+    script = tmp_path / "one change.py"
+    script.write_text(
+        RANDOM_AGENT.replace("while True:", "for _ in range(1):")
+        + "\nimport time; time.sleep(99)\n"
+    )
+    run("spawn", "--agents", "3", "--oversubscribe", "--seconds", "1", "--tag", "w", "--no-tmux",
+        "--agent", f"cmd:exec python3 '{script}'")  # fmt: skip
+    log = repository / "leaderboard/w/workers/cpu2.log"
+    wait_for(lambda: log.exists() and "vs" in log.read_text(), timeout=20)
+    assert fold(repository, "w").trials["t0"].outcome == "ok"
+    run("stop", "--now")
+
+
+def test_a_swarm_started_from_a_git_hook_leaves_the_index_alone(
+    run: Run, repository: Path, environment: dict[str, str]
+) -> None:
+    environment["GIT_DIR"] = str(repository / ".git")
+    environment["GIT_WORK_TREE"] = str(repository)
+    environment["GIT_INDEX_FILE"] = str(repository / ".git/index")
+    before = toy.git(repository, "ls-files", "--stage")
+    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "g", "--max-experiments", "2",
+        "--wait", "--no-tmux")  # fmt: skip
+    assert toy.git(repository, "ls-files", "--stage") == before
+    assert toy.git(repository, "status", "--porcelain", "--untracked-files=no") == ""
+    assert len(check_journal(repository, "g").claims) == 3
+
+
+def test_a_cleaned_or_lost_worktree_is_made_anew(
+    run: Run, repository: Path, environment: dict[str, str]
+) -> None:
+    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "c", "--no-tmux",
+        "--agent", "cmd:sleep 1000")  # fmt: skip
+    desk = repository / "worktrees/c/cpu0"
+    toy.git(desk, "clean", "-ffdxq")
+    wait_for(lambda: (desk / ".swarm" / "worker.json").exists(), timeout=5)
+    train = desk / "train.py"
+    train.write_text(train.read_text().replace("LR = 0.04", "LR = 0.3"))
+    assert json.loads(run("eval", "-m", "up", "--json", cwd=desk).stdout)["verdict"] == "keep"
+    os.kill(worker_pid(repository, "c", "cpu0"), signal.SIGKILL)
+    shutil.rmtree(desk)
+    run("recover")
+    wait_for(lambda: train.exists() and "LR = 0.3" in train.read_text())
+    run("stop", "--now")
 
 
 def test_two_swarms_do_not_share_a_device(
@@ -250,6 +337,8 @@ def test_a_full_disk_pauses_the_swarm_and_loses_nothing(
         board = check_journal(root, "d")
         assert set(paused.claims) <= set(board.claims)
         assert all(trial.outcome for trial in board.trials.values())
+        kinds = {entry.kind for entry in board.classes[next(iter(board.classes))].entries.values()}
+        assert kinds <= {"keep", "discard", "candidate"}, "a full disk is no experiment's fault"
         wait_for(lambda: not processes_of(environment["TMUX_TMPDIR"]), timeout=10)
     finally:
         reap(environment["TMUX_TMPDIR"])

@@ -213,7 +213,14 @@ class Lab:
             seconds=1, timeout=9, scale=scale, dataset="d", dataset_fingerprint="f"
         )
         self.journal.append(
-            records.Swarm(tag="t", root="c0", prepare_sha256="", config=settings, version="0")
+            records.Swarm(
+                tag="t",
+                root="c0",
+                prepare_sha256="",
+                config=settings,
+                version="0",
+                workers=("cpu0",),
+            )
         )
         for worker in ("cpu0", "cpu1"):
             self.journal.append(

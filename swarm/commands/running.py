@@ -27,7 +27,7 @@ def spawn(session: Session) -> None:
         devices=given.devices,
         oversubscribe=given.oversubscribe,
         tag=given.tag,
-        seconds=given.seconds if given.seconds is not None else given.minutes * 60,
+        seconds=given.minutes * 60 if given.minutes is not None else given.seconds,
         timeout=given.trial_timeout,
         scale=given.scale,
         dataset=given.dataset,

@@ -84,7 +84,7 @@ def _print(session: Session, answer: Answer) -> None:
     print(f"{answer.experiment or 'submitted'}  {shown.word(answer.verdict or 'candidate')}")
     if answer.reason:
         print(table.printable(answer.reason))
-    if answer.base and answer.verdict not in (None, "candidate"):
+    if answer.id and answer.base and answer.verdict not in (None, "candidate"):
         print(f"this worktree is on {answer.base[:10]} now")
 
 

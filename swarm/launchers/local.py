@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from swarm.disk import DISK_FULL
 from swarm.errors import SwarmError
 from swarm.logfile import last_words
 from swarm.records import TrialFinished
@@ -70,6 +71,7 @@ class LocalLauncher:
             outcome="interrupted",
             seconds=round(time.monotonic() - handle.started, 3),
             reason=f"its watchdog ended without a result: {last_words(said)}",
+            excused=DISK_FULL in said,
         )
 
     def logs(self, handle: LocalHandle) -> Path:

@@ -127,6 +127,8 @@ def _doing(
         return (beat.state, beat.reason) if beat else ("thinking", "is starting")
     if fold.state != "running":
         return "stopped", f"the swarm has {fold.state}"
+    if fold.workers[name].parked:
+        return "parked", f"{fold.workers[name].parked}; swarm resume {name} tries again"
     return "dead", "its runner died; swarm recover starts it again"
 
 
@@ -134,7 +136,7 @@ def _duty_cycle(fold: Leaderboard, state: WorkerState, now: datetime) -> float |
     """Share of the time since the worker's first trial that its device spent in trials."""
     if state.first_trial is None:
         return None
-    busy, end = state.device_seconds, state.last_result or now
+    busy, end = state.busy_seconds, state.last_result or now
     if state.open_trial and fold.state == "running":
         end = now
         busy += (now - fold.trials[state.open_trial].started).total_seconds()
