@@ -127,7 +127,7 @@ class Runner:
         if self.board.workers[self.worker].open_trial:
             return False
         if self.ending or self.board.stopping:
-            return self.repaired or not self.board.stopping
+            return True
         return bool(self.board.exhausted(utc_now())) and not self.board.queued(self.worker)
 
     def _close(self) -> None:

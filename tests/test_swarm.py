@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -200,6 +202,24 @@ def test_stop_cuts_off_and_spawn_goes_on(
     assert "refs/swarm/s/archive/cpu0" in removed
     assert not (repository / "worktrees/s").exists()
     assert_nothing_runs(environment)
+
+
+def test_attaching_shows_the_panes(run: Run, repository: Path, environment: dict[str, str]) -> None:
+    """From inside another tmux, where a plain attach would be refused."""
+    run("spawn", "--agents", "2", "--oversubscribe", "--seconds", "1", "--tag", "a",
+        "--agent", "cmd:echo here I am; sleep 1000")  # fmt: skip
+    outer = ["tmux", "-L", "outer", "-f", "/dev/null"]
+    attach = shlex.join([sys.executable, "-P", "-m", "swarm.cli", "attach", "cpu1"])
+    command = [*outer, "new-session", "-d", "-x", "100", "-y", "30", attach]
+    subprocess.run(command, cwd=repository, env=environment, check=True)
+
+    def screen() -> str:
+        show = [*outer, "capture-pane", "-p"]
+        return subprocess.run(show, env=environment, capture_output=True, text=True).stdout
+
+    wait_for(lambda: screen().count("here I am") == 2 and "cpu1" in screen())
+    subprocess.run([*outer, "kill-server"], env=environment, check=True)
+    run("stop", "--now")
 
 
 def test_an_agent_that_exits_is_started_again_and_its_words_are_kept(

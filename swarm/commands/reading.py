@@ -117,7 +117,9 @@ def attach(session: Session) -> None:
         raise Refused(
             "there is no pane to attach to", f"swarm log {worker or next(iter(fold.active))}"
         )
-    os.execvpe(command[0], command, session.environment)
+    # Inside another tmux, attaching is refused while TMUX is set.
+    outside = {name: value for name, value in session.environment.items() if name != "TMUX"}
+    os.execvpe(command[0], command, outside)
 
 
 def notes(session: Session) -> None:
