@@ -119,6 +119,14 @@ def test_lower_than_its_base_is_kept_and_becomes_the_incumbent(story: Story) -> 
     assert story.board.incumbent_of("cpu1").experiment == "e1"
 
 
+def test_the_same_score_is_no_improvement(story: Story) -> None:
+    story.run("t0", BASELINE, 1.0)
+    story.tell(claim("e1"))
+    story.run("t1", "e1", 1.0)
+    assert story.board.entry("e1").kind == "discard"
+    assert story.board.entry("e1").reason == "1.000000 vs 1.000000 of e0: equal"
+
+
 def test_kept_against_an_old_base_does_not_dethrone_a_better_one(story: Story) -> None:
     story.run("t0", BASELINE, 1.0)
     story.tell(claim("e1"), claim("e2", "cpu1"))
