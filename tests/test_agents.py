@@ -40,8 +40,9 @@ def test_specs_that_do_not_fit_are_refused(options: list[str], workers: int) -> 
 
 
 def test_the_tuner_gets_no_secret() -> None:
-    given = agents.build("tuner").environment({"PATH": "/bin", "OPENAI_API_KEY": "x", "HOME": "/h"})
-    assert given == {"PATH": "/bin", "HOME": "/h"}
+    inherited = {"PATH": "/bin", "OPENAI_API_KEY": "x", "TORCH_HUB_TOKEN": "x", "CUDA_HOME": "/c"}
+    given = agents.build("tuner").environment(inherited)
+    assert given == {"PATH": "/bin", "CUDA_HOME": "/c"}
     assert "OPENAI_API_KEY" in agents.build("cmd:x").environment({"OPENAI_API_KEY": "x"})
 
 

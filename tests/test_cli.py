@@ -15,6 +15,7 @@ from conftest import wait_for
 
 from swarm.cli import parser
 from swarm.journal import Journal
+from swarm.mailbox import Mailbox
 from swarm.records import Note
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -267,6 +268,11 @@ def test_eval_by_hand(run: Run, repository: Path) -> None:
     (desk / "prepare.py").write_text("cheat = 1\n")
     train.write_text(original.replace("LR = 0.04", "LR = 0.2"))
     assert_error(run("eval", "-m", "x", cwd=desk, check=False), 3, "only train.py may be changed")
+    mailbox = Mailbox(desk)  # an agent that goes around the check in its own shell
+    base = toy.git(desk, "rev-parse", "HEAD")
+    request = mailbox.submit(base, "cheat", train.read_text())
+    answer = wait_for(lambda: mailbox.read_answer(request))
+    assert "only train.py may be changed, not prepare.py" in answer.reason  # type: ignore[attr-defined]
     toy.git(desk, "checkout", "--", "prepare.py")
     run("pause")
     queued = json.loads(run("eval", "-m", "LR 0.2", "--no-wait", "--json", cwd=desk).stdout)
