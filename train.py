@@ -14,7 +14,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import importlib.util
 import math
 import os
 import sys
@@ -70,6 +69,7 @@ WARMUP_RATIO = 0.0  # rise of the learning rates from 0 [0.0, 0.3]
 WARMDOWN_RATIO = 0.5  # fall of the learning rates at the end [0.1, 1.0]
 FINAL_LR_FRAC = 0.0  # learning rates at the end / at their height [0.0, 0.2]
 
+# On a CPU this block wins for these five constants: an edit above does nothing to them.
 if SCALE == "small":
     DEPTH = 2  # transformer blocks [1, 8]
     ASPECT_RATIO = 32  # model width per block, before rounding up to whole heads [16, 128]
@@ -115,7 +115,10 @@ class GPTConfig:
 
 def norm(x: Tensor) -> Tensor:
     """RMSNorm over the last dimension, without parameters."""
-    return F.rms_norm(x, (x.size(-1),))
+    # From torch 2.12 on, CUDA's autocast computes rms_norm in float32, and the residual stream
+    # would be float32 from the first block on.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.rms_norm(x, (x.size(-1),))
 
 
 def rope_tables(config: GPTConfig, device: str) -> tuple[Tensor, Tensor]:
@@ -228,6 +231,8 @@ class GPT(nn.Module):
         for embedding in self.value_embeddings.parameters():
             nn.init.uniform_(embedding, -bound, bound)
         for name, weight in self.blocks.named_parameters():
+            if weight.ndim != 2:
+                continue  # scalars and vectors keep what their module gave them
             if name.endswith(("output.weight", "down.weight", "gate.weight")):
                 nn.init.zeros_(weight)
             else:
@@ -255,10 +260,11 @@ class GPT(nn.Module):
         return 6.0 * matrices + 12.0 * self.config.width * spans
 
 
-def build_model(vocab_size: int, device: Device) -> GPT:
+def build_model(
+    vocab_size: int, device: Device, make_attention: Callable[[GPTConfig, str], Attend]
+) -> GPT:
     """The model of this file on a device, freshly initialised from torch's random state."""
     config = GPTConfig(vocab_size, embedding_dtype=getattr(torch, device.dtype))
-    _, make_attention = pick_attention(device)
     return GPT(config, make_attention(config, device.torch_device), device.torch_device)
 
 
@@ -326,12 +332,32 @@ def flash_attention(config: GPTConfig, device: str) -> Attend:
     return attend
 
 
+def flex_works(device: Device) -> bool:
+    """Whether FlexAttention compiles and runs here, forward and backward, at this file's sizes."""
+    config = GPTConfig(vocab_size=1, depth=2, heads=1, window_pattern="S")
+    try:
+        attend = torch.compile(flex_attention(config, device.torch_device), dynamic=False)
+        q, k, v = torch.zeros(
+            3, 1, config.seq_len, 1, config.head_dim,
+            dtype=getattr(torch, device.dtype), device=device.torch_device, requires_grad=True,
+        )  # fmt: skip
+        attend(q, k, v, config.windows[0]).sum().backward()
+        device.synchronize()
+    except Exception as error:  # drivers and compilers raise whatever they like
+        print(f"FlexAttention does not work here ({type(error).__name__}): using SDPA", flush=True)
+        importlib.import_module("torch._dynamo").reset()
+        return False
+    return True
+
+
 def pick_attention(device: Device) -> tuple[str, Callable[[GPTConfig, str], Attend]]:
     """The fastest kernel that this device and installation can run, with its name."""
     hopper = device.kind == "cuda" and device.capability is not None and device.capability[0] == 9
-    if hopper and importlib.util.find_spec("flash_attn_interface"):
-        return "FlashAttention-3", flash_attention
-    if device.kind == "cuda" and device.compile:
+    if hopper:
+        with contextlib.suppress(ImportError, OSError):  # OSError: built for another torch or CUDA
+            importlib.import_module("flash_attn_interface")
+            return "FlashAttention-3", flash_attention
+    if device.kind == "cuda" and device.compile and flex_works(device):
         return "FlexAttention", flex_attention
     return "SDPA", sdpa_attention
 
@@ -425,8 +451,14 @@ class Optimizer:
                 (model.x0_scalars, SCALAR_LR, 0.96),
             ]
         ]
+        self.names = {id(p): name for name, p in model.named_parameters()}
+        owned = {id(parameter) for parameter, *_ in self.adamw}
+        matrices = [p for p in model.blocks.parameters() if p.ndim == 2 and id(p) not in owned]
+        owned.update(map(id, matrices))
+        if missed := [name for key, name in self.names.items() if key not in owned]:
+            raise ValueError(f"no optimizer for {', '.join(missed)}: add it to Optimizer.adamw")
         by_shape: dict[torch.Size, list[nn.Parameter]] = {}
-        for parameter in model.blocks.parameters():
+        for parameter in matrices:
             by_shape.setdefault(parameter.shape, []).append(parameter)
         self.muon: list[tuple[list[nn.Parameter], float, Tensor, Tensor]] = []
         for (rows, columns), group in by_shape.items():
@@ -435,6 +467,11 @@ class Optimizer:
             variance = torch.zeros(len(group), *reduced, device=group[0].device)
             self.muon.append((group, MATRIX_LR * max(1, rows / columns) ** 0.5, momentum, variance))
 
+    def gradient(self, parameter: Tensor) -> Tensor:
+        if parameter.grad is None:
+            raise ValueError(f"no gradient for {self.names[id(parameter)]}: the loss ignores it")
+        return parameter.grad
+
     @torch.no_grad()
     def step(self, lr_scale: float, momentum: float, weight_decay: float) -> None:
         """Update all parameters from their gradients, and drop the gradients."""
@@ -442,15 +479,14 @@ class Optimizer:
         number = torch.tensor
         step, beta2 = number(float(self.steps)), number(ADAM_BETA2)
         for parameter, lr, beta1, mean, variance in self.adamw:
-            assert parameter.grad is not None
             self.adamw_update(
-                parameter, parameter.grad, mean, variance,
+                parameter, self.gradient(parameter), mean, variance,
                 step, number(lr * lr_scale), number(beta1), beta2,
             )  # fmt: skip
             parameter.grad = None
         for group, lr, momentum_buffer, variance in self.muon:
             weights = torch.stack(list(group))
-            gradients = torch.stack([p.grad for p in group if p.grad is not None])
+            gradients = torch.stack([self.gradient(p) for p in group])
             self.muon_update(
                 weights, gradients, momentum_buffer, variance,
                 number(lr * lr_scale), number(momentum), number(MUON_BETA2), number(weight_decay),
@@ -519,9 +555,35 @@ def mfu_percent(tokens_per_second: float, model: GPT, device: Device) -> str:
     return f"{100 * tokens_per_second * model.flops_per_token() / device.peak_flops:.2f}"
 
 
+def raise_recompile_limit() -> None:
+    """Let Dynamo compile 64 graphs of a function: Muon's has one for every shape of matrix."""
+    settings: Any = importlib.import_module("torch._dynamo.config")
+    new = hasattr(settings, "recompile_limit")  # the name from torch 2.7 on
+    setattr(settings, "recompile_limit" if new else "cache_size_limit", 64)
+
+
+def rows_that_fit(attempt: Callable[[int], None], rows: int) -> int:
+    """The most rows, of `rows` halved and halved again, for which `attempt` does not run out of
+    memory; always a divisor of `rows`, so that more passes make up for it exactly."""
+    while True:
+        try:
+            attempt(rows)
+            return rows
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+        # Here, not above: until the handler is left, the error's traceback keeps the tensors.
+        torch.cuda.empty_cache()
+        fewer = next(n for n in range(rows // 2, 0, -1) if rows % n == 0)
+        print(f"out of memory with {rows} rows a pass: trying {fewer}", flush=True)
+        rows = fewer
+
+
 def train() -> None:
     """Train and print the summary; raises PrepareError and exits on a lost loss."""
     dataset = prepare.Dataset.open()
+    for name in ("val.bin", "tokenizer.json"):  # now, not when the budget is spent
+        dataset.check(name)
     seed = int(prepare.SEED)
     device = prepare.pick_device()
     if device.kind == "cpu" and SCALE == "full":
@@ -532,12 +594,29 @@ def train() -> None:
     locks = [] if os.environ.get("SWARM_DEVICE_LOCKED") == "1" else prepare.lock_device(device)
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
-    attention, _ = pick_attention(device)
-    model = build_model(dataset.vocab_size, device)
+    if device.compile:
+        raise_recompile_limit()
+    attention, make_attention = pick_attention(device)
+    model = build_model(dataset.vocab_size, device, make_attention)
     rows = max(1, min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // MAX_SEQ_LEN))
     passes = max(1, round(TOTAL_BATCH_SIZE / (rows * MAX_SEQ_LEN)))
     step_tokens = passes * rows * MAX_SEQ_LEN
     compiled: Any = torch.compile(model, dynamic=False) if device.compile else model
+    optimizer = Optimizer(model, device)
+    autocast: Any = contextlib.nullcontext()
+    if device.dtype != "float32":
+        autocast = torch.autocast(device.kind, dtype=getattr(torch, device.dtype))
+
+    def attempt(rows: int) -> None:
+        model.zero_grad()
+        tokens = torch.zeros(rows, MAX_SEQ_LEN, dtype=torch.int64, device=device.torch_device)
+        with autocast:
+            loss = compiled(tokens, tokens)
+        loss.backward()
+        model.zero_grad()
+
+    rows, wanted_rows = rows_that_fit(attempt, rows), rows
+    passes *= wanted_rows // rows
     print(
         f"device: {device.name} | {device.dtype} | {attention} |"
         f" {'compiled' if device.compile else 'eager'} |"
@@ -545,12 +624,7 @@ def train() -> None:
         f" dataset {dataset.fingerprint} | seed {seed}",
         flush=True,
     )
-    optimizer = Optimizer(model, device)
     loader = prepare.Loader(dataset, rows, device, seed)
-    autocast: Any = contextlib.nullcontext()
-    if device.dtype != "float32":
-        autocast = torch.autocast(device.kind, dtype=getattr(torch, device.dtype))
-
     step, seconds, loss_mean = 0, 0.0, 0.0
     x, y = next(loader)
     progress_line = StepLog()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import itertools
@@ -405,6 +406,39 @@ def test_download_gives_up_where_there_is_no_file(server: str, tmp_path: Path) -
     assert "shard_00002.parquet: HTTP status 404" in failed(done)
 
 
+def test_one_failing_shard_stops_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Shards):
+        def do_GET(self) -> None:
+            if "shard_00000" in self.path:
+                time.sleep(0.3)
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(200 << 16))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(200):  # 10 s
+                    self.wfile.write(bytes(1 << 16))
+                    time.sleep(0.05)
+
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as http_server:
+        http_server.daemon_threads = True
+        http_server.block_on_close = False
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("SWARM_DATA_URL", f"http://127.0.0.1:{http_server.server_port}")
+        started = time.monotonic()
+        with pytest.raises(prepare.PrepareError, match="404"):
+            prepare.Climbmix(1).documents(prepare.SCALES["small"])
+        assert time.monotonic() - started < 4
+        http_server.shutdown()
+    (part,) = (tmp_path / "shards").iterdir()
+    assert part.name == "shard_06542.parquet.part"
+    assert part.stat().st_size > 0
+
+
 def test_download_begins_anew_when_the_part_is_too_long(server: str, tmp_path: Path) -> None:
     whole = Shards.files["shard_00000.parquet"]
     (tmp_path / "x.part").write_bytes(whole + b"and more")
@@ -530,6 +564,23 @@ def test_a_noisy_model_is_refused(few_rows: Any) -> None:
     model = Bigram(few_rows.vocab_size)
     with pytest.raises(prepare.EvaluationError, match="for the same tokens"):
         prepare.evaluate_bpb(lambda x: model(x) + torch.rand(1), 16, cpu(), few_rows)
+
+
+def test_masked_logits_and_a_little_noise_are_scored(few_rows: Any) -> None:
+    model = Bigram(few_rows.vocab_size + 1)
+    expected = prepare.evaluate_bpb(lambda x: model(x)[..., :-1], 4, cpu(), few_rows)
+
+    def masked(x: torch.Tensor) -> torch.Tensor:
+        return model(x).index_fill(2, torch.tensor([few_rows.vocab_size]), -math.inf)
+
+    for _ in range(3):  # other batches are probed each time
+        assert prepare.evaluate_bpb(masked, 4, cpu(), few_rows) == pytest.approx(expected)
+    x = torch.zeros(2, 256, dtype=torch.int64)
+    logits = model(x).detach()
+    prepare.check_causal(lambda x: logits + 0.1, x, logits, few_rows.vocab_size)
+    for noise in (0.2, math.nan):
+        with pytest.raises(prepare.EvaluationError, match="for the same tokens"):
+            prepare.check_causal(lambda x, n=noise: logits + n, x, logits, few_rows.vocab_size)
 
 
 def test_misshapen_and_infinite_logits_are_refused(few_rows: Any) -> None:
