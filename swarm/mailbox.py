@@ -86,7 +86,9 @@ class Mailbox:
             os.mkfifo(self._doorbell)
 
     def exists(self) -> bool:
-        return self._doorbell.exists() and self._requests.is_dir() and self._answers.is_dir()
+        files = (self._doorbell, self.folder / "worker.json", self.folder / ".gitignore")
+        folders = (self._requests, self._answers)
+        return all(path.exists() for path in files) and all(path.is_dir() for path in folders)
 
     def open_doorbell(self) -> int:
         """A descriptor that becomes readable when a request arrives."""
