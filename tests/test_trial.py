@@ -173,7 +173,8 @@ def test_a_killed_watchdog_takes_its_trial_along(submit: Submit, launcher: Local
     os.kill(handle.watchdog.pid, signal.SIGKILL)
     result = finish(launcher, handle)
     assert result.outcome == "interrupted"
-    assert kill_trial(Path(handle.job.folder)) == 1  # the daemon; train.py died by itself
+    wait_for(lambda: len(alive(handle)) == 1)  # the daemon; train.py dies by itself
+    assert kill_trial(Path(handle.job.folder)) == 1
     assert_no_orphan(handle)
 
 
