@@ -90,7 +90,8 @@ def command_of(process: psutil.Process) -> str:
 
 def reap(mark: str) -> None:
     """Kill what a test left running."""
-    for process in processes_of(mark):
+    servers = [process for process in psutil.process_iter() if mark in command_of(process)]
+    for process in processes_of(mark) + servers:
         try:
             os.kill(process.pid, signal.SIGKILL)
         except ProcessLookupError:
