@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,13 @@ from swarm.errors import DiskFull, SwarmError
 
 DISK_FULL = os.strerror(errno.ENOSPC)
 """What programs print when it is."""
+
+_NEARLY_NOTHING_BYTES = 1 << 20
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of `folder` has next to no space left for us."""
+    return shutil.disk_usage(folder).free < _NEARLY_NOTHING_BYTES
 
 
 def write_whole(path: Path, data: bytes) -> None:

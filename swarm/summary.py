@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from swarm.disk import DISK_FULL
+from swarm.disk import DISK_FULL, is_full
 from swarm.logfile import last_words
 from swarm.records import Metrics, Outcome, TrialFinished
 
@@ -76,7 +76,8 @@ def _outcome(
         return "interrupted", "its runner went away or was stopped", None
     if ending.stopped == "timeout":
         return "timeout", f"no result after {timeout:.0f} s; last line: {last_words(log)}", None
-    if ending.exit_code != 0 and DISK_FULL in last_words(log):
+    # Not on its word alone: a train.py that says so each time would be run again for ever.
+    if ending.exit_code != 0 and DISK_FULL in last_words(log) and is_full(attestation.parent):
         return "interrupted", last_words(log), None
     if ending.exit_code != 0:
         return "crash", f"exit code {ending.exit_code}: {last_words(log)}", None

@@ -91,6 +91,11 @@ def test_a_good_trial(submit: Submit, launcher: LocalLauncher) -> None:
     [
         ("raise RuntimeError('no memory')", "crash", "exit code 1: RuntimeError: no memory"),
         (f"{GOOD}; raise SystemExit(7)", "crash", "exit code 7"),
+        (
+            "raise OSError(28, 'No space left on device')",
+            "crash",
+            "exit code 1: OSError: [Errno 28]",
+        ),
         ("print('hello')", "crash", "ended without a summary: hello"),
         (SUMMARY, "rejected", "that prepare.evaluate_bpb did not measure"),
         (GOOD.replace("0.900000", "0.800000"), "rejected", "printed val_bpb 0.800000, measured"),
