@@ -34,7 +34,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -925,6 +925,15 @@ def peak_flops(name: str) -> float | None:
     return next((1e12 * tflops for tflops in found), None)
 
 
+def amd_key(environ: Mapping[str, str]) -> str:
+    """The lock key of the first visible AMD GPU: by index, as a swarm's workers name it."""
+    for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
+        first = environ.get(name, "").split(",")[0].strip()
+        if first.isdigit():
+            return f"rocm-{first}"
+    return "rocm-0"
+
+
 def pick_device() -> Device:
     """The first visible CUDA device, else Apple's GPU, else the CPU with the cores it may use."""
     import torch
@@ -940,7 +949,7 @@ def pick_device() -> Device:
             dtype="bfloat16" if bf16 else "float32",
             compile=capability >= (7, 0) and importlib.util.find_spec("triton") is not None,
             peak_flops=peak_flops(properties.name) if bf16 else None,
-            lock_keys=(f"GPU-{properties.uuid}",),
+            lock_keys=(amd_key(os.environ) if torch.version.hip else f"GPU-{properties.uuid}",),
             capability=capability,
         )
     if torch.backends.mps.is_available():

@@ -647,3 +647,15 @@ def test_lock_is_refused_while_held_and_names_the_holder(
     assert (cache / "locks" / "cpu-1.lock").read_text() == f"pid {os.getpid()} in {Path.cwd()}\n"
     for file in held:
         file.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "key"),
+    [
+        ({}, "rocm-0"),
+        ({"HIP_VISIBLE_DEVICES": "2,3"}, "rocm-2"),
+        ({"ROCR_VISIBLE_DEVICES": "5", "HIP_VISIBLE_DEVICES": "0"}, "rocm-5"),
+    ],
+)
+def test_an_amd_gpu_has_the_workers_lock_key(environ: dict[str, str], key: str) -> None:
+    assert prepare.amd_key(environ) == key
