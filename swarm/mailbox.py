@@ -96,6 +96,8 @@ class Mailbox:
 
     def requests(self) -> list[Request | Answer]:
         """The requests that wait, oldest first; an unreadable one comes as its refusal."""
+        if not self._requests.is_dir():  # somebody is cleaning up in there
+            return []
         found = [
             entry
             for entry in os.scandir(self._requests)

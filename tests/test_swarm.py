@@ -21,6 +21,7 @@ from conftest import command_of, processes_of, reap, wait_for
 
 from swarm.journal import Cursor, Journal
 from swarm.leaderboard import Leaderboard
+from swarm.mailbox import Mailbox
 from swarm.records import Claim, TrialFinished, TrialStarted
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -307,7 +308,7 @@ def test_a_cleaned_or_lost_worktree_is_made_anew(
         "--agent", "cmd:sleep 1000")  # fmt: skip
     desk = repository / "worktrees/c/cpu0"
     toy.git(desk, "clean", "-ffdxq")
-    wait_for(lambda: (desk / ".swarm" / "worker.json").exists(), timeout=5)
+    wait_for(lambda: Mailbox(desk).exists())
     train = desk / "train.py"
     train.write_text(train.read_text().replace("LR = 0.04", "LR = 0.3"))
     assert json.loads(run("eval", "-m", "up", "--json", cwd=desk).stdout)["verdict"] == "keep"
