@@ -13,15 +13,17 @@ _QUERY_SECONDS = 10.0
 
 
 def discover(environ: Mapping[str, str], timeout: float = _QUERY_SECONDS) -> list[Device]:
-    """The GPUs this process may use, in the order of their indices; none is an answer too.
+    """The accelerators this process may use, by vendor and index; none is an answer too.
 
-    `CUDA_VISIBLE_DEVICES` and its AMD likes, which Slurm and others set, are respected. Several
-    GPUs share the CPU cores evenly. Raises `SwarmError` when a vendor's tool is installed but
+    `CUDA_VISIBLE_DEVICES` and its likes, which Slurm and others set, are respected. Several
+    devices share the CPU cores evenly. Raises `SwarmError` when a vendor's tool is installed but
     fails: that machine should have GPUs.
     """
     found = gpus.visible(environ, timeout)
-    first_amd = max((gpu.index for gpu in found if gpu.kind == "cuda"), default=-1) + 1
-    first = {"cuda": 0, "rocm": first_amd}
+    first: dict[str, int] = {}  # a kind's names go on where those of the kind before end
+    for gpu in found:
+        end = max((first[g.kind] + g.index + 1 for g in found if g.kind in first), default=0)
+        first.setdefault(gpu.kind, end)
     shares = cores.shares(cores.available(), len(found)) if len(found) > 1 else [()] * len(found)
     return [
         Device(
@@ -30,7 +32,7 @@ def discover(environ: Mapping[str, str], timeout: float = _QUERY_SECONDS) -> lis
             id=gpu.id,
             model=gpu.model,
             cores=share,
-            locks=(gpu.lock,),
+            locks=gpu.locks,
         )
         for gpu, share in zip(found, shares, strict=True)
     ]
@@ -102,23 +104,15 @@ def device_class(device: Device, seconds: float, fingerprint: str, torch_version
     return f"{model}/{seconds:g}s/{fingerprint[:8]}/torch{torch}"
 
 
+def default_scale(device: Device) -> str:
+    """The scale that trains on `device` in minutes, as `prepare.default_scale` has it."""
+    return "small" if device.kind in ("cpu", "mps") else "full"
+
+
 def environment(device: Device) -> dict[str, str]:
-    """The variables that make a trial see this device and nothing else."""
-    return _ENVIRONMENTS[device.kind](device)
-
-
-def _cuda_environment(device: Device) -> dict[str, str]:
-    return {"CUDA_VISIBLE_DEVICES": device.id}
-
-
-def _rocm_environment(device: Device) -> dict[str, str]:
-    # ROCR hides devices from everything above it, where HIP (which also reads the CUDA variable)
-    # counts again from 0. All are set, so that inherited ones cannot interfere.
-    return {
-        "ROCR_VISIBLE_DEVICES": device.id,
-        "HIP_VISIBLE_DEVICES": "0",
-        "CUDA_VISIBLE_DEVICES": "0",
-    }
+    """The variables that make a trial see this device and nothing else, and train on it."""
+    kind = "cuda" if device.kind == "rocm" else device.kind  # as torch and prepare.py call it
+    return _ENVIRONMENTS[device.kind](device) | {"SWARM_DEVICE": kind}
 
 
 def _cpu_environment(device: Device) -> dict[str, str]:
@@ -128,8 +122,23 @@ def _cpu_environment(device: Device) -> dict[str, str]:
 
 
 _ENVIRONMENTS: dict[str, Callable[[Device], dict[str, str]]] = {
-    "cuda": _cuda_environment,
-    "rocm": _rocm_environment,
+    "cuda": lambda device: {"CUDA_VISIBLE_DEVICES": device.id},
+    # ROCR hides devices from everything above it, where HIP (which also reads the CUDA variable)
+    # counts again from 0. All are set, so that inherited ones cannot interfere.
+    "rocm": lambda device: {
+        "ROCR_VISIBLE_DEVICES": device.id,
+        "HIP_VISIBLE_DEVICES": "0",
+        "CUDA_VISIBLE_DEVICES": "0",
+    },
+    # By default the mask counts the two tiles of a Max 1550; xpu-smi lists cards, in PCI order.
+    "xpu": lambda device: {
+        "ZE_AFFINITY_MASK": device.id,
+        "ZE_FLAT_DEVICE_HIERARCHY": "COMPOSITE",
+        "ZE_ENABLE_PCI_ID_DEVICE_ORDER": "1",
+    },
+    # Lazy mode, the default of older bridges, computes nothing before a mark that no one sets.
+    "hpu": lambda device: {"HABANA_VISIBLE_MODULES": device.id, "PT_HPU_LAZY_MODE": "0"},
+    "mps": lambda device: {},
     "cpu": _cpu_environment,
 }
 

@@ -100,6 +100,8 @@ def _torch(gpus: Sequence[Device]) -> Check:
     except importlib.metadata.PackageNotFoundError:
         return Check("torch", False, "not installed", "pip install torch")
     build = _torch_build(version, importlib.metadata.requires("torch") or [])
+    if build == "CPU only" and any(gpu.kind == "mps" for gpu in gpus):
+        build = "MPS"  # every build for these Macs
     found = f"{version} ({build})"
     if gpus and build == "CPU only":
         return Check(
@@ -113,6 +115,8 @@ def _torch_build(version: str, requirements: Sequence[str]) -> str:
     local = version.partition("+")[2]
     if local.startswith("rocm"):
         return "ROCm"
+    if local.startswith("xpu"):
+        return "XPU"
     if local.startswith("cu") or any(r.startswith(("nvidia-", "cuda-")) for r in requirements):
         return "CUDA"
     return "CPU only" if local in ("", "cpu") else f"build {local}"

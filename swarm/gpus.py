@@ -1,12 +1,13 @@
-"""The GPUs this process may use, as their vendors' tools list them."""
+"""The GPUs and other accelerators this process may use, as their vendors' tools list them."""
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -14,62 +15,70 @@ from swarm import processes
 from swarm.errors import SwarmError
 
 _NVIDIA_QUERY = ("--query-gpu=index,uuid,name", "--format=csv,noheader")
-_NO_GPU = ("No devices were found", "No AMD GPUs")
+_NO_GPU = ("No devices were found", "No AMD GPUs", "No device discovered")
 _BROKEN_HINT = "repair the driver, or train on the CPU: --devices cpu"
+# Laptops have Intel graphics too: Flex, Max and Arc A770, B580, Pro B60, … are cards.
+_INTEL_CARD = re.compile(r"Data Center GPU|Arc\W.*\b[A-Z]\d{2,3}\b")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as its vendor's tool lists it; `id` is what the visibility variables understand."""
+    """An accelerator as its vendor's tool lists it.
 
-    kind: Literal["cuda", "rocm"]
+    `id` is what the visibility variables understand, `locks` are the names of its lock files: a
+    training by hand takes one of them (`prepare.lock_key`).
+    """
+
+    kind: Literal["cuda", "rocm", "xpu", "hpu", "mps"]
     index: int
     id: str
     model: str
-    lock: str
+    locks: tuple[str, ...]
 
 
 def visible(environ: Mapping[str, str], timeout: float) -> list[Gpu]:
-    """NVIDIA's GPUs, then AMD's, each by index, without those that the environment hides.
+    """The accelerators of every vendor in turn, each by index, but those the environment hides.
 
     Raises `SwarmError` when a vendor's tool is installed but fails, or is silent for `timeout`
     seconds: that machine should have GPUs.
     """
-    nvidia = _visible(_nvidia, ("CUDA_VISIBLE_DEVICES",), environ, timeout)
-    amd = _visible(_amd, ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"), environ, timeout)
-    return nvidia + amd
+    return [gpu for vendor in _VENDORS for gpu in _visible(vendor, environ, timeout)]
 
 
-def _visible(
-    query: Callable[[Mapping[str, str], float], list[Gpu]],
-    variables: Sequence[str],
-    environ: Mapping[str, str],
-    timeout: float,
-) -> list[Gpu]:
-    """Ask a tool, then apply masks in order: each counts within what the one before left."""
-    masks = [(name, environ[name]) for name in variables if name in environ]
+class _Vendor(NamedTuple):
+    """How to list a vendor's devices, and what hides some of them."""
+
+    query: Callable[[Mapping[str, str], float], list[Gpu]]
+    masks: tuple[str, ...] = ()  # in order: each counts within what the one before left
+    by_position: bool = True  # a number in a mask is a place in the list, not an id
+
+
+def _visible(vendor: _Vendor, environ: Mapping[str, str], timeout: float) -> list[Gpu]:
+    masks = [(name, environ[name]) for name in vendor.masks if name in environ]
     if any(mask.strip() in ("", "-1", "NoDevFiles") for _, mask in masks):
         return []
-    gpus = query(environ, timeout)
+    gpus = vendor.query(environ, timeout)
     for name, mask in masks:
-        gpus = _masked(gpus, name, mask)
+        gpus = _masked(gpus, name, mask, vendor.by_position)
     return sorted(gpus, key=lambda gpu: gpu.index)
 
 
-def _masked(gpus: list[Gpu], name: str, mask: str) -> list[Gpu]:
+def _masked(gpus: list[Gpu], name: str, mask: str, by_position: bool) -> list[Gpu]:
     """CUDA's rule: indices or beginnings of UUIDs; the list ends at the first that is unknown."""
     seen: list[Gpu] = []
     for entry in (part.strip() for part in mask.split(",")):
-        if entry.upper().startswith("MIG-"):
+        if entry.upper().startswith("MIG-") or re.fullmatch(r"\d+\.\d+", entry):
             raise SwarmError(
-                f"{name} names a MIG slice, {entry}; only whole GPUs are supported",
-                "switch MIG off, or train on the CPU: --devices cpu",
+                f"{name} names a part of a GPU, {entry}; only whole GPUs are supported",
+                f"give {name} whole GPUs (switch MIG off), or train on the CPU: --devices cpu",
             )
-        if entry.isdecimal():
+        if not entry.isdecimal():
+            found = [gpu for gpu in gpus if entry and gpu.id.upper().startswith(entry.upper())]
+        elif by_position:
             # Positions among what the tool lists: inside a container it may list only some.
             found = gpus[int(entry) : int(entry) + 1]
         else:
-            found = [gpu for gpu in gpus if entry and gpu.id.upper().startswith(entry.upper())]
+            found = [gpu for gpu in gpus if gpu.id == entry]
         if len(found) != 1 or found[0] in seen:
             break
         seen += found
@@ -85,7 +94,7 @@ def _nvidia(environ: Mapping[str, str], timeout: float) -> list[Gpu]:
         fields = [field.strip() for field in line.split(",", 2)]
         if len(fields) != 3 or not fields[0].isdecimal() or not fields[1].startswith("GPU-"):
             raise SwarmError(f"nvidia-smi lists a GPU as {line.strip()!r}", _BROKEN_HINT)
-        gpus.append(Gpu("cuda", int(fields[0]), fields[1], fields[2], lock=fields[1]))
+        gpus.append(Gpu("cuda", int(fields[0]), fields[1], fields[2], locks=(fields[1],)))
     return gpus
 
 
@@ -97,11 +106,13 @@ def _amd(environ: Mapping[str, str], timeout: float) -> list[Gpu]:
     else:
         cards = _amd_smi_cards(_ask(["amd-smi", "static", "--asic", "--json"], environ, timeout))
     ids = [unique for _, unique in cards.values()]
-    return [
+    gpus = []
+    for i, (model, unique) in sorted(cards.items()):
         # Slices of one GPU share its unique id, and some GPUs have none: then the index pins it.
-        Gpu("rocm", i, unique if ids.count(unique) == 1 else str(i), model, lock=f"rocm-{i}")
-        for i, (model, unique) in sorted(cards.items())
-    ]
+        pin = unique if ids.count(unique) == 1 else str(i)
+        locks = dict.fromkeys((f"rocm-{i}", f"rocm-{pin}"))
+        gpus.append(Gpu("rocm", i, pin, model, tuple(locks)))
+    return gpus
 
 
 def _rocm_smi_cards(text: str) -> dict[int, tuple[str, str]]:
@@ -145,6 +156,53 @@ class _AmdSmiGpu(msgspec.Struct):
 
 class _AmdSmi(msgspec.Struct):
     gpu_data: list[_AmdSmiGpu]
+
+
+class _IntelGpu(msgspec.Struct):
+    device_id: int
+    device_name: str = "Intel GPU"
+
+
+class _XpuSmi(msgspec.Struct):
+    device_list: list[_IntelGpu]
+
+
+def _intel(environ: Mapping[str, str], timeout: float) -> list[Gpu]:
+    text = _ask(["xpu-smi", "discovery", "-j"], environ, timeout)
+    cards = _json(text, _XpuSmi, "xpu-smi").device_list if text else []
+    return [
+        Gpu("xpu", c.device_id, str(c.device_id), c.device_name, (f"xpu-{c.device_id}",))
+        for c in cards
+        if _INTEL_CARD.search(c.device_name)
+    ]
+
+
+def _gaudi(environ: Mapping[str, str], timeout: float) -> list[Gpu]:
+    """By module: the place on the board, where an index may change with the next boot."""
+    text = _ask(["hl-smi", "-Q", "module_id,name", "-f", "csv,noheader"], environ, timeout)
+    gpus = []
+    for line in filter(str.strip, (text or "").splitlines()):
+        module, _, name = (field.strip() for field in line.partition(","))
+        if not module.isdecimal():
+            raise SwarmError(f"hl-smi lists a Gaudi as {line.strip()!r}", _BROKEN_HINT)
+        gpus.append(Gpu("hpu", int(module), module, f"Intel Gaudi {name}", (f"hpu-{module}",)))
+    return gpus
+
+
+def _apple(environ: Mapping[str, str], timeout: float) -> list[Gpu]:
+    if (platform.system(), platform.machine()) != ("Darwin", "arm64"):
+        return []
+    text = _ask(["sysctl", "-n", "machdep.cpu.brand_string"], environ, timeout)
+    return [Gpu("mps", 0, "mps", (text or "").strip() or "Apple GPU", ("mps-0",))]
+
+
+_VENDORS = (
+    _Vendor(_nvidia, ("CUDA_VISIBLE_DEVICES",)),
+    _Vendor(_amd, ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")),
+    _Vendor(_intel, ("ZE_AFFINITY_MASK",), by_position=False),
+    _Vendor(_gaudi, ("HABANA_VISIBLE_MODULES",), by_position=False),
+    _Vendor(_apple),
+)
 
 
 def _json(text: str, kind: Any, tool: str) -> Any:

@@ -77,9 +77,9 @@ def choose_settings(
         )
     scale = order.scale or (stored.scale if stored else None)
     if scale is None:
-        scale = "small" if slots[0].kind == "cpu" else "full"
+        scale = devices.default_scale(slots[0])
     if order.scale is None and stored is None and scale == "small":
-        say("scale: small, as there is no GPU (choose with --scale)")
+        say("scale: small, as there is no GPU fast enough for full (choose with --scale)")
     data = _prepare(root, scale, order.dataset, environment, stored)
     seconds = order.seconds or (stored.seconds if stored else DEFAULT_SECONDS)
     same = stored is not None and stored.seconds == seconds

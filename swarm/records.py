@@ -64,7 +64,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: Literal["cuda", "rocm", "cpu"]
+    kind: Literal["cuda", "rocm", "xpu", "hpu", "mps", "cpu"]
     id: str
     model: str
     cores: tuple[int, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from swarm import cores, devices
+from swarm import config, cores, devices
 from swarm.errors import SwarmError, UsageError
+from swarm.harness import probes
 from swarm.records import Device
 
 UUIDS = [f"GPU-{digit * 8}-1111-2222-3333-444444444444" for digit in "0a1b"]
@@ -24,6 +26,8 @@ ROCM = {
     "card1": {"Card Series": "N/A", "Device Name": "AMD Instinct MI210", "Unique ID": "N/A"},
     "system": {"Driver version": "6.10.5"},
 }
+AMD_ID = "GPU-0000000000001a2b"
+MAX = "Intel(R) Data Center GPU Max 1550"
 CORES = sorted(cores.available())
 
 Fake = Callable[[str, str], None]
@@ -72,7 +76,10 @@ def test_nvidia_gpus_are_named_pinned_and_locked_by_uuid(environ: dict[str, str]
         ("cuda", H100, True)
     }
     assert all(len(device.cores) == max(1, len(CORES) // 4) for device in found)
-    assert devices.environment(found[1]) == {"CUDA_VISIBLE_DEVICES": UUIDS[1]}
+    assert devices.environment(found[1]) == {
+        "CUDA_VISIBLE_DEVICES": UUIDS[1],
+        "SWARM_DEVICE": "cuda",
+    }
 
 
 def test_a_single_gpu_may_use_all_cores(environ: dict[str, str], fake: Fake) -> None:
@@ -108,7 +115,7 @@ def test_masks_mean_what_they_mean_to_cuda(
 
 @pytest.mark.usefixtures("four_gpus")
 def test_a_mig_slice_is_refused_by_name(environ: dict[str, str]) -> None:
-    with pytest.raises(SwarmError, match="MIG-1234"):
+    with pytest.raises(SwarmError, match="part of a GPU, MIG-1234"):
         devices.discover({**environ, "CUDA_VISIBLE_DEVICES": "MIG-1234"})
 
 
@@ -159,13 +166,14 @@ def test_amd_gpus_from_rocm_smi(environ: dict[str, str], fake: Fake) -> None:
     fake("rocm-smi", f"echo {table}")
     found = devices.discover(environ)
     assert [(d.name, d.kind, d.id, d.model, d.locks) for d in found] == [
-        ("gpu0", "rocm", "GPU-0000000000001a2b", "AMD Instinct MI300X", ("rocm-0",)),
+        ("gpu0", "rocm", AMD_ID, "AMD Instinct MI300X", ("rocm-0", f"rocm-{AMD_ID}")),
         ("gpu1", "rocm", "1", "AMD Instinct MI210", ("rocm-1",)),
     ]
     assert devices.environment(found[0]) == {
-        "ROCR_VISIBLE_DEVICES": "GPU-0000000000001a2b",
+        "ROCR_VISIBLE_DEVICES": AMD_ID,
         "HIP_VISIBLE_DEVICES": "0",
         "CUDA_VISIBLE_DEVICES": "0",
+        "SWARM_DEVICE": "cuda",
     }
 
 
@@ -209,6 +217,102 @@ def test_both_vendors_in_one_machine_have_names_of_their_own(
     found = devices.discover(environ)
     assert names(found) == [f"gpu{i}" for i in range(6)]
     assert [device.kind for device in found] == ["cuda"] * 4 + ["rocm"] * 2
+
+
+@pytest.fixture
+def intel_cards(fake: Fake) -> None:
+    names = (MAX, "Intel(R) UHD Graphics 770", "Intel(R) Arc(TM) Graphics", "Intel(R) Arc(TM) B580")
+    rows = [{"device_id": i, "device_name": name, "uuid": "0"} for i, name in enumerate(names)]
+    table = shlex.quote(json.dumps({"device_list": rows}))
+    fake("xpu-smi", f'[ "$*" = "discovery -j" ] || exit 2\necho {table}')
+
+
+@pytest.mark.usefixtures("intel_cards")
+def test_intel_cards_but_not_the_graphics_of_a_laptop(environ: dict[str, str]) -> None:
+    found = devices.discover(environ)
+    assert [(d.name, d.kind, d.id, d.model, d.locks) for d in found] == [
+        ("gpu0", "xpu", "0", MAX, ("xpu-0",)),
+        ("gpu3", "xpu", "3", "Intel(R) Arc(TM) B580", ("xpu-3",)),
+    ]
+    assert devices.environment(found[1]) == {
+        "ZE_AFFINITY_MASK": "3",
+        "ZE_FLAT_DEVICE_HIERARCHY": "COMPOSITE",
+        "ZE_ENABLE_PCI_ID_DEVICE_ORDER": "1",
+        "SWARM_DEVICE": "xpu",
+    }
+    assert names(devices.discover(environ | {"ZE_AFFINITY_MASK": "3"})) == ["gpu3"]
+    with pytest.raises(SwarmError, match=r"ZE_AFFINITY_MASK names a part of a GPU, 0\.1"):
+        devices.discover(environ | {"ZE_AFFINITY_MASK": "0.1"})
+
+
+def test_gaudis_are_pinned_by_their_module(environ: dict[str, str], fake: Fake) -> None:
+    expected = "-Q module_id,name -f csv,noheader"
+    table = "6, HL-225\n4, HL-225\n7, HL-225"
+    fake("hl-smi", f'[ "$*" = {expected!r} ] || exit 2\necho {shlex.quote(table)}')
+    found = devices.discover(environ)
+    assert [(d.name, d.kind, d.id, d.model, d.locks) for d in found] == [
+        (f"gpu{i}", "hpu", str(i), "Intel Gaudi HL-225", (f"hpu-{i}",)) for i in (4, 6, 7)
+    ]
+    assert devices.default_scale(found[0]) == "full"
+    assert devices.environment(found[0]) == {
+        "HABANA_VISIBLE_MODULES": "4",
+        "PT_HPU_LAZY_MODE": "0",
+        "SWARM_DEVICE": "hpu",
+    }
+    assert names(devices.discover(environ | {"HABANA_VISIBLE_MODULES": "7,4"})) == ["gpu4", "gpu7"]
+    fake("hl-smi", "echo 'N/A, HL-225'")
+    with pytest.raises(SwarmError, match="hl-smi lists a Gaudi as 'N/A, HL-225'"):
+        devices.discover(environ)
+
+
+def test_an_apple_chip_is_one_device(
+    environ: dict[str, str], fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("sysctl", '[ "$*" = "-n machdep.cpu.brand_string" ] || exit 2\necho Apple M3 Max')
+    assert devices.discover(environ) == []  # sysctl is on Linux too
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    (gpu,) = devices.discover(environ)
+    assert (gpu.name, gpu.kind, gpu.id, gpu.model) == ("gpu0", "mps", "mps", "Apple M3 Max")
+    assert devices.environment(gpu) == {"SWARM_DEVICE": "mps"}
+    assert devices.default_scale(gpu) == "small"
+    assert names(devices.choose(None, "cpu", False, environ)) == ["cpu0"]
+
+
+@pytest.mark.usefixtures("four_gpus", "intel_cards")
+def test_names_go_on_from_vendor_to_vendor(environ: dict[str, str], fake: Fake) -> None:
+    fake("rocm-smi", f"echo {shlex.quote(json.dumps(ROCM))}")
+    assert names(devices.discover(environ)) == [f"gpu{i}" for i in (0, 1, 2, 3, 4, 5, 6, 9)]
+
+
+@pytest.mark.parametrize("mask", ["0", "1", "0,1", "1,0", AMD_ID])
+def test_a_training_by_hand_takes_a_lock_of_the_worker_on_its_amd_gpu(
+    environ: dict[str, str], fake: Fake, mask: str
+) -> None:
+    fake("rocm-smi", f"echo {shlex.quote(json.dumps(ROCM))}")
+    wanted = {"ROCR_VISIBLE_DEVICES": mask}
+    by_hand = probes.lock_key("rocm", wanted, *probes.AMD_MASKS)
+    position = 1 if mask.startswith("1") else 0
+    assert by_hand in devices.discover(environ)[position].locks
+
+
+@pytest.mark.parametrize("kind", ["rocm", "xpu", "hpu"])
+def test_a_trial_and_its_worker_name_the_device_alike(
+    environ: dict[str, str], fake: Fake, kind: str
+) -> None:
+    fake("rocm-smi", f"echo {shlex.quote(json.dumps(ROCM))}")
+    fake("xpu-smi", f"echo '{json.dumps({'device_list': [{'device_id': 5, 'device_name': MAX}]})}'")
+    fake("hl-smi", "echo 3, HL-325L")
+    masks = {
+        "rocm": probes.AMD_MASKS,
+        "xpu": ("ZE_AFFINITY_MASK",),
+        "hpu": ("HABANA_VISIBLE_MODULES",),
+    }
+    found = [device for device in devices.discover(environ) if device.kind == kind]
+    assert found
+    for device in found:
+        pinned = devices.environment(device)
+        assert probes.lock_key(kind, pinned, *masks[kind]) in device.locks
 
 
 @pytest.mark.usefixtures("four_gpus")
@@ -261,6 +365,7 @@ def test_without_gpus_there_is_one_cpu_worker_with_all_cores(environ: dict[str, 
     assert devices.environment(worker) == {
         "CUDA_VISIBLE_DEVICES": "",
         "HIP_VISIBLE_DEVICES": "-1",
+        "SWARM_DEVICE": "cpu",
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
@@ -311,6 +416,13 @@ def test_a_device_class_is_readable_and_tells_comparable_trials_apart() -> None:
     worker = Device(name="cpu0", kind="cpu", id="0,1", model="AMD EPYC 7B13 @ 2.2GHz x2")
     name = devices.device_class(worker, 2.5, "3f2a91c0", "2.6.0")
     assert name == "AMD-EPYC-7B13-2.2GHz-x2/2.5s/3f2a91c0/torch2.6.0"
+
+
+def test_a_trial_sees_what_compilers_and_drivers_are_told() -> None:
+    told = dict.fromkeys(("CC", "ZE_FLAT_DEVICE_HIERARCHY", "ONEAPI_DEVICE_SELECTOR"), "1")
+    told |= dict.fromkeys(("HABANA_LOGS", "PT_HPU_LAZY_MODE", "GC_KERNEL_PATH"), "1")
+    secret = {"HABANA_TOKEN": "1", "SWARM_DEVICE": "cpu", "CCACHE": "1"}
+    assert config.trial_environment(told | secret) == told
 
 
 def test_discovery_imports_no_torch() -> None:

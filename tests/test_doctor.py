@@ -107,6 +107,7 @@ def test_gpus_are_listed_and_want_a_torch_that_can_use_them(
         ("2.13.0+cpu", [], "CPU only"),
         ("2.13.0+cu128", [], "CUDA"),
         ("2.13.0+rocm6.4", [], "ROCm"),
+        ("2.13.0+xpu", [], "XPU"),
         ("2.13.0", ["filelock", "nvidia-cublas-cu12==12.8; sys_platform == 'linux'"], "CUDA"),
         ("2.13.0", ["filelock"], "CPU only"),
         ("2.9.0a0+50eac811a6.nv25.09", ["filelock"], "build 50eac811a6.nv25.09"),
@@ -114,6 +115,16 @@ def test_gpus_are_listed_and_want_a_torch_that_can_use_them(
 )
 def test_the_build_of_torch(version: str, requirements: list[str], build: str) -> None:
     assert _torch_build(version, requirements) == build
+
+
+def test_a_mac_needs_no_other_build_of_torch(
+    environ: dict[str, str], fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    fake("sysctl", "echo Apple M3 Max")
+    assert check("devices", None, environ) == Check("devices", True, "gpu0 Apple M3 Max")
+    assert check("torch", None, environ).ok is True
 
 
 def test_the_repository_needs_its_two_files(place: Path, environ: dict[str, str]) -> None:
