@@ -16,11 +16,16 @@ from swarm.locks import is_held
 from swarm.paths import Paths
 
 TRAINER, EVALUATOR = "train.py", "prepare.py"
+HARNESS = "swarm/harness"  # what prepare.py imports of this package
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
-_PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR", "TERM", "LD_LIBRARY_PATH")
+_PASSED_ON = (
+    "PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR", "TERM", "LD_LIBRARY_PATH",
+    "CC", "CPATH", "C_INCLUDE_PATH", "GC_KERNEL_PATH",
+)  # fmt: skip
 _PASSED_ON_PREFIXES = (
-    "LC_", "LANG", "CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCM", "TORCH", "PYTORCH_", "TRITON_",
-    "OMP_", "MKL_", "KMP_", "OPENBLAS_",
+    "LC_", "LANG", "CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCM", "ROCR_", "TORCH", "PYTORCH_",
+    "TRITON_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "ZE_", "ONEAPI_", "SYCL_", "UR_", "HABANA_",
+    "PT_HPU_",
 )  # fmt: skip
 _GIT_LOCAL = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT",

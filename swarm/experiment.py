@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 
-from swarm import config, devices, pollinate, records
+from swarm import config, devices, pollinate, pristine, records
 from swarm.disk import writing
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
@@ -242,7 +241,7 @@ def _refuse_known(bench: Bench, print_of_change: str) -> None:
 def _job(bench: Bench, trial: str, seed: int, folder: Path) -> Job:
     settings = bench.settings
     assert bench.board.swarm is not None
-    _verify_pristine(bench.paths, bench.board.swarm.prepare_sha256)
+    pristine.verify(bench.paths.pristine, bench.board.swarm.prepare_sha256)
     cache = config.cache_folder(bench.environment)
     device = bench.joined.device
     own = {
@@ -250,8 +249,6 @@ def _job(bench: Bench, trial: str, seed: int, folder: Path) -> Job:
         "SWARM_SCALE": settings.scale,
         "SWARM_DATASET": settings.dataset,
         "SWARM_SEED": str(seed),
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "compiled" / device.id),
-        "TRITON_CACHE_DIR": str(cache / "compiled" / device.id / "triton"),
     }
     return Job(
         trial=trial,
@@ -263,15 +260,6 @@ def _job(bench: Bench, trial: str, seed: int, folder: Path) -> Job:
         environment=config.trial_environment(bench.environment) | devices.environment(device) | own,
         cores=device.cores,
     )
-
-
-def _verify_pristine(paths: Paths, expected: str) -> None:
-    found = hashlib.sha256((paths.pristine / config.EVALUATOR).read_bytes()).hexdigest()
-    if found != expected:
-        raise SwarmError(
-            f"{paths.pristine / config.EVALUATOR} was changed since the swarm began",
-            f"its sha256 must be {expected[:16]}…; restore it, then swarm recover",
-        )
 
 
 def _message(bench: Bench, description: str) -> str:

@@ -32,7 +32,7 @@ class Paths:
 
     @property
     def pristine(self) -> Path:
-        """The folder with the swarm's own `prepare.py`, which every trial imports."""
+        """The folder with the swarm's own `prepare.py` and harness, which every trial imports."""
         return self.home / "pristine"
 
     @property

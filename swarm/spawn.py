@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import re
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import filelock
 
-from swarm import __version__, config, devices, records, supervisor
+from swarm import __version__, config, devices, pristine, records, supervisor
 from swarm.errors import Refused, SwarmError
 from swarm.filesystem import network_filesystem
 from swarm.fingerprint import fingerprint
@@ -172,7 +171,8 @@ def _check_repository(repository: Repository) -> str:
                 f"git add {name} && git commit; swarm works on repositories with "
                 f"{config.TRAINER} and {config.EVALUATOR}",
             )
-    dirty = {config.TRAINER, config.EVALUATOR} & set(repository.changed_files())
+    changed = repository.changed_files()
+    dirty = [path for path in changed if path == config.TRAINER or pristine.is_fixed(path)]
     if dirty:
         raise Refused(
             f"{' and '.join(sorted(dirty))} has changes that are not committed",
@@ -199,9 +199,6 @@ def _found(
     specs: list[str],
 ) -> None:
     """Write down a new swarm: its first lines come together, or not at all."""
-    evaluator = repository.read(root_commit, config.EVALUATOR).encode()
-    paths.pristine.mkdir(parents=True, exist_ok=True)
-    (paths.pristine / config.EVALUATOR).write_bytes(evaluator)
     baseline = records.Claim(
         experiment=BASELINE,
         worker="",
@@ -214,7 +211,7 @@ def _found(
     first = records.Swarm(
         tag=paths.tag,
         root=root_commit,
-        prepare_sha256=hashlib.sha256(evaluator).hexdigest(),
+        prepare_sha256=pristine.write(repository, root_commit, paths.pristine),
         config=settings,
         version=__version__,
         workers=tuple(slot.name for slot in slots),

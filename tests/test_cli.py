@@ -133,6 +133,15 @@ def test_a_dirty_trainer_is_refused(run: Run, repository: Path) -> None:
     done = run("spawn", check=False)
     assert_error(done, 3, "train.py has changes that are not committed", "git stash")
     assert (repository / "train.py").read_text() == "# edited\n"
+    toy.git(repository, "checkout", "--quiet", "train.py")
+    harness = repository / "swarm" / "harness" / "score.py"
+    harness.parent.mkdir(parents=True)
+    harness.write_text("# committed\n")
+    toy.git(repository, "add", "-f", "swarm")
+    toy.git(repository, "commit", "--quiet", "-m", "a harness")
+    harness.write_text("# edited\n")
+    done = run("spawn", check=False)
+    assert_error(done, 3, "swarm/harness/score.py has changes that are not committed", "git stash")
 
 
 def test_a_trainer_that_does_not_compile(run: Run, tmp_path: Path) -> None:

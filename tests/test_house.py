@@ -25,12 +25,14 @@ FLOORS = (
     {"reception"},
     {"experiment", "merge", "door", "views"},
     {"launchers", "pollinate", "panes", "tmux"},
+    {"pristine"},
     {"worktree", "trial", "summary", "mailbox", "leaderboard", "heartbeat"},
     {"hyperparameters", "standings"},
     {"journal", "decide", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
      "processes", "logfile", "assignments", "config"},
     {"records", "paths", "disk", "filesystem"},
     {"errors"},
+    {"harness"},
 )  # fmt: skip
 HEAVY = {"torch", "numpy", "optuna", "anthropic", "openai", "matplotlib", "textual", "ray", "sky"}
 WRAPPED = {
@@ -79,14 +81,34 @@ def test_imports_point_downward_only() -> None:
 
 def test_heavy_libraries_stay_behind_their_module() -> None:
     for name, tree in modules().items():
+        if name.startswith("harness/"):
+            continue
         for imported in imports(tree):
             top = imported.split(".")[0]
             allowed = WRAPPED.get(top, set() if top in HEAVY else {name})
             assert name in allowed, f"{name} imports {top}"
 
 
-def test_only_config_reads_the_environment() -> None:
+def test_the_harness_stands_alone_and_imports_heavy_libraries_late() -> None:
     for name, tree in modules().items():
+        if not name.startswith("harness/"):
+            assert not [i for i in imports(tree) if i.startswith("swarm.harness")], name
+            continue
+        ours = {i for i in imports(tree) if i.split(".")[0] == "swarm"}
+        assert all(i.startswith("swarm.harness") for i in ours), f"{name} imports {ours}"
+    program = "import prepare, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "swarm.harness.evaluation" in loaded
+    assert not loaded & (HEAVY | {"pyarrow", "tiktoken", "requests", "rustbpe"})
+
+
+def test_only_config_and_the_harness_read_the_environment() -> None:
+    for name, tree in modules().items():
+        if name.startswith("harness/"):  # runs in trials, which are told by their environment
+            continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
                 is_os = isinstance(node.value, ast.Name) and node.value.id == "os"
@@ -99,7 +121,7 @@ def test_only_the_command_line_exits_and_prints() -> None:
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         called = {ast.unparse(node.func) for node in calls}
         assert "sys.exit" not in called or name in exits, name
-        printers = ("cli.py", "commands/", "agents/session.py")
+        printers = ("cli.py", "commands/", "agents/session.py", "harness/settings.py")
         assert "print" not in called or name.startswith(printers), name
 
 

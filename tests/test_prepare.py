@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import http.server
 import itertools
@@ -14,13 +15,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -38,9 +41,23 @@ from trainer_fixtures import (
     write_corpus,
 )
 
+from swarm.harness import (
+    building,
+    climbmix,
+    evaluation,
+    loader,
+    packing,
+    parts,
+    sources,
+)
+from swarm.harness import settings as harness_settings
+from swarm.harness.progress import Progress
+from swarm.harness.tokenizer import Tokenizer, encode_documents
+
 __all__ = ["prepared"]
 
 Prepared = tuple[Path, Any]
+Undisturbed = tuple[Path, dict[str, str]]
 BOS = 9
 
 
@@ -59,22 +76,42 @@ def failed(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 
 @given(st.text(alphabet="ab \n", max_size=300), st.integers(2, 40))
 def test_split_text_loses_nothing_but_blank_pieces(text: str, limit: int) -> None:
-    pieces = list(prepare.split_text(text, limit))
+    pieces = list(sources.split_text(text, limit))
     assert all(0 < len(piece) <= limit for piece in pieces)
     assert re.sub(r"\s", "", "".join(pieces)) == re.sub(r"\s", "", text)
+
+
+def by_split(corpus: Any) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {split: [] for split in harness_settings.SPLITS}
+    for split, text in corpus.read():
+        found[split].append(text)
+    assert sum(map(len, found.values())) == corpus.count
+    return found
 
 
 def test_a_section_is_in_one_split_and_copies_are_together(tmp_path: Path) -> None:
     folder = write_corpus(tmp_path / "a 'corpus'")
     for path in sorted(folder.iterdir())[:20]:
         shutil.copy(path, folder / f"copy of {path.name}")
-    train, val = prepare.Folder(folder).documents(prepare.SCALES["small"])
-    train_texts, val_texts = list(train()), list(val())
-    assert not {t for t in train_texts if len(t) > 200} & {v for v in val_texts if len(v) > 200}
-    size = sum(len(text.encode()) for text in val_texts)
-    assert size >= prepare.SCALES["small"].min_val_tokens * prepare.VAL_BYTES_PER_TOKEN * 0.99
-    again = prepare.Folder(folder).documents(prepare.SCALES["small"])
-    assert (list(again[0]()), list(again[1]())) == (train_texts, val_texts)
+    sizes = harness_settings.SCALES["small"]
+    found = by_split(sources.Folder(folder).documents(sizes))
+    long = {split: {text for text in texts if len(text) > 200} for split, texts in found.items()}
+    for one, other in itertools.combinations(harness_settings.SPLITS, 2):
+        assert not long[one] & long[other]
+    size = {split: sum(len(text.encode()) for text in set(found[split])) for split in found}
+    for split in ("val", "heldout"):
+        assert size[split] >= sizes.min_eval_tokens * sizes.token_bytes * 0.99
+    assert size["train"] > 0.5 * sum(size.values())
+    assert by_split(sources.Folder(folder).documents(sizes)) == found
+
+
+def test_a_huge_folder_sets_no_more_aside_than_evaluations_read(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "corpus")
+    small = harness_settings.SCALES["small"]
+    sizes = dataclasses.replace(small, eval_tokens=200, min_eval_tokens=100)
+    found = by_split(sources.Folder(folder).documents(sizes))
+    for split in ("val", "heldout"):  # four passes of 200 × 4 bytes, to the end of a section
+        assert 3_200 <= sum(map(len, found[split])) < 3_200 + sources.SECTION
 
 
 def test_folder_errors(tmp_path: Path) -> None:
@@ -86,17 +123,27 @@ def test_folder_errors(tmp_path: Path) -> None:
     (empty / "picture.png").write_bytes(b"\x89PNG")
     assert "no text in" in failed(run("--dataset", empty))
     small = write_corpus(tmp_path / "small", 300_000)
-    assert "too little" in failed(run("--dataset", small))
+    assert re.search(r"too little .* give at least 1\.31 MB", failed(run("--dataset", small)))
     bad = write_corpus(tmp_path / "bad")
     (bad / "broken file.txt").write_bytes(b"good until here \xff\xfe")
     assert "broken file.txt is not UTF-8 text (byte 16)" in failed(run("--dataset", bad))
     table = tmp_path / "table"
     table.mkdir()
-    pyarrow.parquet.write_table(pyarrow.table({"words": ["a"]}), table / "t.parquet")
-    assert "no column `text`" in failed(run("--dataset", table))
+    for columns in ({"words": ["a"]}, {"text": [1], "a string": ["a"]}):
+        pyarrow.parquet.write_table(pyarrow.table(columns), table / "t.parquet")
+        assert "no column `text` of strings" in failed(run("--dataset", table))
     (table / "t.parquet").write_bytes(b"PAR1 is not enough")
     assert "cannot read" in failed(run("--dataset", table))
     assert not list(cache.glob("datasets/*"))
+
+
+def test_text_of_few_tokens_is_too_little(tmp_path: Path) -> None:
+    folder = tmp_path / "spaces"
+    folder.mkdir()
+    for number in range(40):  # long runs make tokens of many bytes
+        (folder / f"{number}.txt").write_text((f"{number:03d} " + " " * 700 + "\n") * 60)
+    done = run_python("prepare.py", "--dataset", folder, cache=tmp_path / "cache")
+    assert "val and heldout need 256 each" in failed(done)
 
 
 @pytest.mark.parametrize("arguments", [("--shards", "0"), ("--scale", "huge"), ("--what",)])
@@ -117,15 +164,20 @@ def test_senseless_environment(prepared: Prepared, name: str, value: str) -> Non
 
 @functools.cache
 def tokenizer() -> Any:
-    trained = prepare.Tokenizer.train(iter(stdlib_texts(200_000)), 600)
-    return prepare.Tokenizer.from_json(trained.to_json())
+    trained = Tokenizer.train(iter(stdlib_texts(200_000)), 600)
+    return Tokenizer.from_json(trained.to_json())
+
+
+@functools.cache
+def encoding() -> Any:
+    return tokenizer().encoding()
 
 
 @given(st.text())
 @settings(max_examples=200, deadline=None)
 def test_tokenizer_round_trip_and_true_bytes(text: str) -> None:
-    tokens = tokenizer().encoding().encode_ordinary(text)
-    assert tokenizer().encoding().decode(tokens) == text
+    tokens = encoding().encode_ordinary(text)
+    assert encoding().decode(tokens) == text
     lengths = tokenizer().token_bytes()
     assert sum(lengths[token] for token in tokens) == len(text.encode())
 
@@ -135,13 +187,13 @@ def test_specials_have_no_bytes_and_are_never_read_from_text() -> None:
     assert tokenizer().token_bytes()[596:] == [0, 0, 0, 0]
     assert min(tokenizer().token_bytes()[:596]) == 1
     assert tokenizer().encoding().encode_single_token("<|reserved_0|>") == tokenizer().bos == 596
-    (document,) = prepare.encode_documents(tokenizer(), ["<|reserved_0|>"])
+    (document,) = encode_documents(tokenizer(), ["<|reserved_0|>"])
     assert document[0] == 596
     assert (document[1:] < 596).all()
 
 
 def test_numbers_are_split_in_two_digits_at_most() -> None:
-    trained = prepare.Tokenizer.train(iter(["1234567 " * 1000]), 300)
+    trained = Tokenizer.train(iter(["1234567 " * 1000]), 300)
     assert len([token for token in trained.tokens if token.isdigit() and len(token) == 2]) > 2
     assert not [token for token in trained.tokens if token.isdigit() and len(token) > 2]
 
@@ -157,51 +209,98 @@ def numbered_documents(lengths: list[int]) -> list[np.ndarray]:
     ]
 
 
-@given(st.lists(st.integers(2, 40), max_size=60), st.integers(2, 25), st.integers(1, 12))
-@settings(deadline=None)
-def test_packing_loses_only_what_it_crops(lengths: list[int], row: int, buffer: int) -> None:
-    documents = numbered_documents(lengths)
-    rows = list(prepare.pack_rows(iter(documents), row, buffer))
-    whole = {document.tobytes() for document in documents}
-    seen: list[bytes] = []
-    for packed in rows:
-        assert len(packed) == row
-        assert packed[0] == BOS
-        starts = [*np.flatnonzero(packed == BOS), row]
-        pieces = [packed[a:b] for a, b in itertools.pairwise(starts)]
-        for piece in pieces[:-1]:
-            assert piece.tobytes() in whole
-        last = pieces[-1].tobytes()
-        assert any(document.startswith(last) for document in whole)
-        seen += [piece.tobytes() for piece in pieces]
-    assert len(seen) <= len(documents)
-    named = [piece[2:4] for piece in seen if len(piece) > 2]  # cropped to BOS alone: no name left
-    assert len(set(named)) == len(named)
-    unseen = [document for document in documents if document[1:2].tobytes() not in named]
-    unseen.sort(key=len, reverse=True)
-    nameless = len(seen) - len(named)
-    # Only the documents of a last row that could not be filled are dropped.
-    assert sum(len(document) for document in unseen[nameless:]) < row
-    again = list(prepare.pack_rows(iter(documents), row, buffer))
+def pieces(rows: list[np.ndarray]) -> list[list[int]]:
+    """What lies between one BOS and the next, in order."""
+    found: list[list[int]] = []
+    for row in rows:
+        assert row[0] == BOS
+        starts = [*np.flatnonzero(row == BOS).tolist(), len(row)]
+        found += [row[a + 1 : b].tolist() for a, b in itertools.pairwise(starts)]
+    return found
+
+
+@given(st.lists(st.integers(1, 60), max_size=60), st.integers(2, 25), st.integers(1, 12))
+@settings(deadline=None, max_examples=150)
+def test_packing_loses_and_doubles_no_token(lengths: list[int], row: int, buffer: int) -> None:
+    rows = list(packing.pack_rows(numbered_documents(lengths), row, buffer))
+    assert all(len(packed) == row for packed in rows[:-1])
+    assert not rows or 0 < len(rows[-1]) <= row
+    found: dict[int, list[int]] = {number: [] for number in range(len(lengths))}
+    for piece in pieces(rows):
+        numbers = {token // 100 - 1 for token in piece}
+        assert len(numbers) <= 1  # a BOS stands wherever another document or a rest begins
+        if piece:
+            assert piece == list(range(piece[0], piece[0] + len(piece)))
+            found[numbers.pop()] += piece
+    # Put together in the order in which they were packed, the pieces are the documents.
+    assert list(found.values()) == [d[1:].tolist() for d in numbered_documents(lengths)]
+    again = list(packing.pack_rows(iter(numbered_documents(lengths)), row, buffer))
     assert [packed.tobytes() for packed in again] == [packed.tobytes() for packed in rows]
 
 
-def test_packing_takes_the_best_fit_and_crops_the_shortest() -> None:
-    rows = list(prepare.pack_rows(iter(numbered_documents([4, 7, 5, 9, 8])), 10, 1000))
-    lengths = [np.diff([*np.flatnonzero(row == BOS), 10]).tolist() for row in rows]
-    assert lengths == [[9, 1], [8, 2]]  # 9, then 4 cropped to 1; 8, then 5 cropped to 2
-    assert rows[1][9] == 300
-    (row,) = prepare.pack_rows(iter(numbered_documents([6, 3, 4])), 10, 1000)
-    assert np.flatnonzero(row == BOS).tolist() == [0, 6]  # 6, then the exact fit
+def test_packing_takes_the_best_fit_and_puts_rests_back() -> None:
+    rows = list(packing.pack_rows(numbered_documents([4, 7, 5, 9, 8]), 10, 1000))
+    # 9, then 4 cropped to its BOS; 8, then that same 4 cropped to 2, which leaves 3; 7 and 3; 5.
+    found = [[len(piece) + 1 for piece in pieces([row])] for row in rows]
+    assert found == [[9, 1], [8, 2], [7, 3], [5]]
+    assert rows[1][8:].tolist() == [BOS, 100]
+    assert rows[2][7:].tolist() == [BOS, 101, 102]
+    rows = list(packing.pack_rows(numbered_documents([6, 3, 4]), 10, 1000))
+    assert [len(piece) + 1 for piece in pieces(rows)] == [6, 4, 3]  # 4 is the exact fit
+
+
+TEXTS = st.lists(st.text("ab cd", max_size=30), min_size=1, max_size=30)
+
+
+@given(TEXTS, st.integers(1, 200), st.integers(2, 20))
+@settings(deadline=None, max_examples=25)
+def test_parts_and_their_leftovers_hold_every_token(
+    texts: list[str], part_chars: int, row: int
+) -> None:
+    texts = [f"{number} {text}" for number, text in enumerate(texts)]
+    bos = tokenizer().bos
+    with tempfile.TemporaryDirectory() as folder:
+        paths, tokens = [], 0
+        for _, part, full in parts.cut_parts((("train", text) for text in texts), part_chars):
+            assert full == (sum(map(len, part)) >= part_chars)
+            paths.append(Path(folder, f"{len(paths)}.part"))
+            made = parts.make_part(tokenizer(), part, row, paths[-1])
+            assert made == len(parts.read_part(paths[-1]))
+            tokens += made
+        joined = np.concatenate([np.empty((0, row), np.uint16), *parts.join_parts(paths, row)])
+        held = [parts.read_part(path).tolist() for path in paths]
+    lost = sorted(t for text in texts for t in encoding().encode_ordinary(text))
+    assert sorted(t for part in held for t in part if t != bos) == lost
+    for token in joined.ravel().tolist():
+        if token != bos:
+            lost.remove(token)  # fails for one that was not there, or twice
+    assert len(lost) < row
+    assert not len(joined) or (joined[:, 0] == bos).all()
+
+
+def test_a_part_that_is_not_what_was_written_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a 'part'"
+    assert parts.read_part(path) is None
+    parts.make_part(tokenizer(), stdlib_texts(20_000), 257, path)
+    whole = path.read_bytes()
+    assert len(parts.read_part(path)) == (len(whole) - 32) / 2
+    flipped = bytes([whole[0] ^ 1]) + whole[1:]
+    for damaged in (b"", whole[:-1], whole[2:], whole[: len(whole) // 2], whole + b"x", flipped):
+        path.write_bytes(damaged)
+        assert parts.read_part(path) is None
+    with pytest.raises(prepare.PrepareError, match="is damaged"):
+        list(parts.join_parts([path], 257))
 
 
 def test_a_part_of_the_validation_rows_samples_the_whole() -> None:
-    rows = [np.array([number], np.uint16) for number in range(1000)]
-    found = [int(row[0]) for row in prepare.shuffled(iter(rows), 100)]
-    assert len(set(found)) == 100
-    assert 350 < sum(found) / 100 < 650
-    assert found == [int(row[0]) for row in prepare.shuffled(rows, 100)]
-    assert sorted(int(row[0]) for row in prepare.shuffled(rows, 5000)) == list(range(1000))
+    blocks = [np.arange(start, start + 100).reshape(-1, 1) for start in range(0, 1000, 100)]
+    (found,) = building.sample_rows(iter(blocks), 100)
+    assert len(set(found.ravel().tolist())) == len(found) == 100
+    assert 350 < found.mean() < 650
+    (again,) = building.sample_rows(blocks, 100)
+    assert np.array_equal(found, again)
+    (whole,) = building.sample_rows(blocks, 5000)
+    assert sorted(whole.ravel()) == list(range(1000))
 
 
 # Dataset ------------------------------------------------------------------------------------------
@@ -218,11 +317,15 @@ def test_prepare_twice_builds_once_and_imports_nothing_heavy(prepared: Prepared)
     done = run_python("-c", program, cache=cache)
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert {path: path.stat().st_mtime_ns for path in dataset.path.iterdir()} == before
-    keys = "dataset fingerprint scale source vocab_size train_tokens val_tokens"
+    keys = "dataset fingerprint scale source vocab_size train_tokens val_tokens heldout_tokens"
     facts = summary(done.stdout)
     assert list(facts) == keys.split()
     assert re.fullmatch("[0-9a-f]{16}", facts["fingerprint"])
-    assert int(facts["val_tokens"]) >= prepare.EVAL_TOKENS
+    assert (
+        int(facts["val_tokens"])
+        == int(facts["heldout_tokens"])
+        == harness_settings.SCALES["small"].eval_tokens
+    )
     assert done.stdout.startswith("---\n")
 
 
@@ -263,8 +366,12 @@ def test_damaged_datasets_are_errors(prepared: Prepared, tmp_path: Path) -> None
     data[1000] ^= 1
     (flipped / "val.bin").write_bytes(data)
     opened = prepare.Dataset.open(flipped, "small")
+    model = Bigram(opened.vocab_size)
     with pytest.raises(prepare.PrepareError, match=r"val\.bin is corrupt"):
-        prepare.evaluate_bpb(Bigram(opened.vocab_size), 8, cpu(), opened)
+        prepare.evaluate_bpb(model, 8, cpu(), opened)
+    shutil.move(flipped / "val.bin", flipped / "heldout.bin")
+    with pytest.raises(prepare.PrepareError, match=r"heldout\.bin is corrupt"):
+        prepare.evaluate_bpb(model, 8, cpu(), opened, "heldout")
     with pytest.raises(prepare.PrepareError, match="small scale, not full"):
         prepare.Dataset.open(dataset.path, "full")
 
@@ -304,22 +411,188 @@ def test_parallel_prepare(tmp_path: Path) -> None:
     assert len([path for path in (cache / "datasets").iterdir() if path.is_dir()]) == 1
 
 
-def test_a_killed_build_leaves_nothing_half_done(tmp_path: Path) -> None:
-    corpus, cache = write_corpus(tmp_path / "corpus"), tmp_path / "cache"
-    command = [sys.executable, "prepare.py", "--dataset", str(corpus)]
-    child = subprocess.Popen(command, cwd=ROOT, env=environment(cache), stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list(cache.glob("datasets/building-*/tokenizer.json")):
-        assert child.poll() is None
+def test_verify_reads_every_file(prepared: Prepared, tmp_path: Path) -> None:
+    cache, dataset = prepared
+    files = ["heldout.bin", "tokenizer.json", "train.bin", "val.bin"]
+    whole = run_python("prepare.py", "--verify", cache=cache)
+    assert whole.stdout.splitlines() == [f"{dataset.path / name}: ok" for name in files]
+    assert whole.returncode == 0
+    bad = copy_of(dataset, tmp_path / "it's bad")
+    for name in ("train.bin", "heldout.bin"):
+        data = bytearray((bad / name).read_bytes())
+        data[-1] ^= 1
+        (bad / name).write_bytes(data)
+    done = run_python("prepare.py", "--verify", cache=cache, SWARM_DATASET=str(bad))
+    assert [line.rsplit(": ", 1)[1] for line in done.stdout.splitlines()] == [
+        "corrupt", "ok", "corrupt", "ok",
+    ]  # fmt: skip
+    assert re.search(r"heldout\.bin, train\.bin corrupt .*--force", failed(done))
+
+
+# Builds in parts ----------------------------------------------------------------------------------
+
+# prepare.py with parts of 8,000 characters: the tiny corpus has some hundred and fifty of them.
+IN_PARTS = """
+import dataclasses, os, resource, sys
+import prepare
+from swarm.harness import settings
+if __name__ == "__main__":
+    small = settings.SCALES["small"]
+    settings.SCALES["small"] = dataclasses.replace(small, part_chars=8_000)
+    exec(os.environ.get("FIRST", ""))
+    sys.exit(prepare.main(["--dataset", sys.argv[1]]))
+"""
+
+
+def start_in_parts(place: Path, cache: Path) -> subprocess.Popen[str]:
+    """A build of the corpus in `place`, in a process group of its own."""
+    script = place / "in parts.py"
+    script.write_text(IN_PARTS)
+    return subprocess.Popen(
+        [sys.executable, script, place / "corpus"], env=environment(cache), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def run_in_parts(place: Path, cache: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    (place / "in parts.py").write_text(IN_PARTS)
+    return run_python(place / "in parts.py", place / "corpus", cache=cache, **more)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def alive(group: int) -> list[psutil.Process]:
+    """The processes of a group, without those that are dead and not yet reaped."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def parts_in(cache: Path) -> list[Path]:
+    return list(cache.glob("datasets/building-*/*.part"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """A place with a corpus, and the summary of its build in parts on one core."""
+    place = tmp_path_factory.mktemp('build "in" parts')
+    write_corpus(place / "corpus")
+    one_core = (
+        "if hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, settings.cpu_cores()[:1])"
+    )
+    done = run_in_parts(place, place / "one", FIRST=one_core)
+    assert done.returncode == 0, done.stderr
+    return place, summary(done.stdout)
+
+
+def test_the_result_is_the_same_on_any_number_of_cores(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    place, facts = undisturbed
+    done = run_in_parts(place, tmp_path / "all")
+    assert summary(done.stdout)["fingerprint"] == facts["fingerprint"], done.stderr
+    assert "already" not in done.stderr
+
+
+def test_a_killed_build_goes_on_where_it_was(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    place, facts = undisturbed
+    cache = tmp_path / "the 'cache'"
+    child = start_in_parts(place, cache)
+    wait_for(lambda: len(parts_in(cache)) > 20 or child.poll() is not None)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    (draft,) = cache.glob("datasets/*")
-    assert draft.name.startswith("building-")
-    done = run_python("prepare.py", "--dataset", corpus, cache=cache)
-    assert done.returncode == 0, done.stderr
+    assert child.returncode == -signal.SIGKILL
+    wait_for(lambda: not alive(child.pid), 5)
+    found = len(parts_in(cache))
+    assert found > 20
+    torn, *_ = sorted(parts_in(cache))
+    torn.write_bytes(torn.read_bytes()[:1000])
+    torn.with_name(f"{torn.name}.1.tmp").write_bytes(b"unfinished")
+    stale = cache / "datasets" / "building-other"
+    stale.mkdir()
+    done = run_in_parts(place, cache)
+    assert summary(done.stdout)["fingerprint"] == facts["fingerprint"], done.stderr
+    (said,) = re.findall(r"(\d+) of (\d+) parts were there already", done.stderr)
+    assert int(said[0]) == found - 1 < int(said[1])
     assert not list(cache.glob("datasets/building-*"))
+    one, other = Path(facts["dataset"]), Path(summary(done.stdout)["dataset"])
+    assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes()
+
+
+# While the workers are started, while they import, while they work:
+@pytest.mark.parametrize(("parts", "pause"), [(0, 0.0), (0, 0.15), (20, 0.0)])
+def test_ctrl_c_is_one_line_and_keeps_the_parts(
+    undisturbed: Undisturbed, tmp_path: Path, parts: int, pause: float
+) -> None:
+    place, _ = undisturbed
+    cache = tmp_path / "cache"
+    child = start_in_parts(place, cache)
+    with_tracker = 2  # multiprocessing's own helper
+    wait_for(
+        lambda: parts_in(cache) or len(alive(child.pid)) > with_tracker or child.poll() is not None
+    )
+    wait_for(lambda: len(parts_in(cache)) >= parts or child.poll() is not None)
+    time.sleep(pause)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the workers, too
+    _, errors = child.communicate(timeout=10)
+    assert child.returncode == 130, errors
+    assert "Traceback" not in errors
+    error, hint = errors.splitlines()[-2:]
+    assert error == "error: interrupted"
+    assert "finished parts" in hint
+    wait_for(lambda: not alive(child.pid), 5)
+    assert len(parts_in(cache)) >= parts
+
+
+def test_a_killed_worker_is_one_error(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    place, _ = undisturbed
+    cache = tmp_path / "cache"
+    child = start_in_parts(place, cache)
+    wait_for(lambda: len(parts_in(cache)) > 20 or child.poll() is not None)
+    workers = [p for p in psutil.Process(child.pid).children() if "spawn_main" in str(p.cmdline())]
+    if len(harness_settings.cpu_cores()) == 1:
+        pytest.skip("one core: there are no workers")
+    workers[0].kill()
+    output, errors = child.communicate(timeout=10)
+    done = subprocess.CompletedProcess([], child.returncode, output, errors)
+    assert "a worker process was killed" in failed(done)
+
+
+def test_a_full_disk_is_one_error_and_keeps_the_parts(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    place, facts = undisturbed
+    limit = "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]; "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))"
+    done = run_in_parts(place, tmp_path / "cache", FIRST=limit)
+    assert "too large" in failed(done)  # all parts fit, train.bin does not
+    done = run_in_parts(place, tmp_path / "cache")
+    ((kept, of),) = re.findall(r"(\d+) of (\d+) parts were there already", done.stderr)
+    assert kept == of
+    assert summary(done.stdout)["fingerprint"] == facts["fingerprint"]
+
+
+def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("packing", " documents", 200) as progress:
+        progress.update(50, "1 M tokens")
+        assert capsys.readouterr().err == ""  # too soon
+        progress.said -= 10
+        progress.update(36, "2 M tokens")
+        assert capsys.readouterr().err == "packing: 2 M tokens, 43 %\n"
+    with Progress("downloading", "B") as progress:
+        progress.said -= 10
+        progress.update(30_000_000)
+    assert capsys.readouterr().err == "downloading: 30 MB\n"
 
 
 # Downloads ----------------------------------------------------------------------------------------
@@ -364,7 +637,7 @@ class Shards(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    texts = [piece for text in stdlib_texts(1_500_000) for piece in prepare.split_text(text, 700)]
+    texts = [piece for text in stdlib_texts(1_500_000) for piece in sources.split_text(text, 700)]
     parts = {"shard_00000": texts[::3], "shard_00001": texts[1::3], "shard_06542": texts[2::3]}
     for name, part in parts.items():
         file = tmp_path / f"{name}.parquet"
@@ -400,6 +673,35 @@ def test_download_survives_a_busy_server_and_a_cut_connection(server: str, tmp_p
     assert len(Shards.asked) == len(asked)
 
 
+def test_a_shard_of_garbage_is_named(server: str, tmp_path: Path) -> None:
+    whole = Shards.files["shard_00000.parquet"]
+    middle = bytearray(whole)
+    middle[len(whole) // 4 : len(whole) // 2] = bytes(len(whole) // 2 - len(whole) // 4)
+    arguments = ("prepare.py", "--dataset", "climbmix", "--shards", "2")
+    for garbage in (bytes(len(whole)), bytes(middle)):
+        Shards.files["shard_00000.parquet"] = garbage
+        shutil.rmtree(tmp_path / "c", ignore_errors=True)
+        said = failed(run_python(*arguments, cache=tmp_path / "c", SWARM_DATA_URL=server))
+        assert re.search(r"cannot read .*shard_00000\.parquet: .*delete the file", said)
+    Shards.files["shard_00000.parquet"] = whole
+    (tmp_path / "c" / "shards" / "shard_00000.parquet").unlink()
+    done = run_python(*arguments, cache=tmp_path / "c", SWARM_DATA_URL=server)
+    assert done.returncode == 0, done.stderr
+
+
+def test_climbmix_splits_the_last_shard_by_documents(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path))
+    monkeypatch.setenv("SWARM_DATA_URL", server)
+    found = by_split(climbmix.Climbmix(2).documents(harness_settings.SCALES["small"]))
+    last = list(sources.parquet_texts(tmp_path / "shards" / "shard_06542.parquet"))
+    assert found["val"] == last[::2]
+    assert found["heldout"] == last[1::2]
+    first = list(sources.parquet_texts(tmp_path / "shards" / "shard_00000.parquet"))
+    assert found["train"][: len(first)] == first
+
+
 def test_download_gives_up_where_there_is_no_file(server: str, tmp_path: Path) -> None:
     arguments = ("prepare.py", "--dataset", "climbmix", "--shards", "3")
     done = run_python(*arguments, cache=tmp_path / "c", SWARM_DATA_URL=server)
@@ -431,7 +733,7 @@ def test_one_failing_shard_stops_the_others(
         monkeypatch.setenv("SWARM_DATA_URL", f"http://127.0.0.1:{http_server.server_port}")
         started = time.monotonic()
         with pytest.raises(prepare.PrepareError, match="404"):
-            prepare.Climbmix(1).documents(prepare.SCALES["small"])
+            climbmix.Climbmix(1).documents(harness_settings.SCALES["small"])
         assert time.monotonic() - started < 4
         http_server.shutdown()
     (part,) = (tmp_path / "shards").iterdir()
@@ -442,7 +744,7 @@ def test_one_failing_shard_stops_the_others(
 def test_download_begins_anew_when_the_part_is_too_long(server: str, tmp_path: Path) -> None:
     whole = Shards.files["shard_00000.parquet"]
     (tmp_path / "x.part").write_bytes(whole + b"and more")
-    prepare.download(f"{server}/shard_00000.parquet", tmp_path / "x", lambda size: None)
+    climbmix.download(f"{server}/shard_00000.parquet", tmp_path / "x", lambda received, size: None)
     assert (tmp_path / "x").read_bytes() == whole
 
 
@@ -450,7 +752,7 @@ def test_download_begins_anew_when_the_part_is_too_long(server: str, tmp_path: P
 
 
 def cpu() -> Any:
-    return prepare.Device("cpu", "CPU", "cpu", "float32", False, None, ("cpu-0",))
+    return prepare.pick_device()
 
 
 def test_loader_visits_every_row_once_an_epoch(prepared: Prepared) -> None:
@@ -473,6 +775,16 @@ def test_loader_visits_every_row_once_an_epoch(prepared: Prepared) -> None:
     assert all(torch.equal(next(again)[0], batch[:, :-1]) for batch in batches[:5])
     other = prepare.Loader(dataset, 7, cpu(), seed=4)
     assert not torch.equal(next(other)[0], batches[0][:, :-1])
+
+
+def test_tokens_that_travel_as_int16_arrive() -> None:
+    rows = np.arange(2**15, dtype=np.uint16).reshape(128, 256)
+    for kind in ("cpu", "mps"):  # the latter's way, here on the CPU
+        found = loader.to_device(rows, dataclasses.replace(cpu(), kind=kind))
+        assert found.dtype == torch.int64
+        assert found.ravel().tolist() == list(range(2**15))
+    with pytest.raises(AssertionError):
+        dataclasses.replace(harness_settings.SCALES["full"], vocab_size=2**15 + 1)
 
 
 # Evaluation ---------------------------------------------------------------------------------------
@@ -498,27 +810,24 @@ class Bigram(torch.nn.Module):
 
 
 @pytest.fixture
-def few_rows(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The tiny dataset with a validation pass of 40 rows."""
-    scale = prepare.SCALES["small"]
-    short = prepare.Scale(scale.seq_len, scale.vocab_size, 40 * 256, scale.min_val_tokens)
-    monkeypatch.setitem(prepare.SCALES, "small", short)
-    return prepared[1]
+def few_rows(prepared: Prepared) -> Any:
+    """The tiny dataset with its first 40 validation and 8 held-out rows."""
+    dataset = prepared[1]
+    return dataclasses.replace(dataset, rows=dataset.rows | {"val": 40, "heldout": 8})
 
 
-def reference_bpb(model: Any, dataset: Any) -> tuple[float, int, int]:
+def reference_bpb(model: Any, dataset: Any, split: str) -> tuple[float, int, int]:
     """(bpb, tokens, bytes) with everything in float64, one row after the other."""
-    lengths = dataset.tokenizer().token_bytes()
+    lengths = np.array(dataset.tokenizer().token_bytes())
     nats, size, tokens = 0.0, 0, 0
-    for row in dataset.memory_map("val")[:40].astype("int64"):
+    for row in dataset.memory_map(split).astype("int64"):
         with torch.no_grad():
             logits = model(torch.from_numpy(row[None, :-1])).double()[0]
-        for place, token in enumerate(row[1:].tolist()):
-            if token == dataset.bos:
-                continue
-            nats += float(torch.logsumexp(logits[place], 0) - logits[place, token])
-            size += lengths[token]
-            tokens += 1
+        (places,) = np.nonzero(row[1:] != dataset.bos)
+        text = row[1:][places]
+        nats += float((torch.logsumexp(logits, 1)[places] - logits[places, text]).sum())
+        size += int(lengths[text].sum())
+        tokens += len(text)
     return nats / math.log(2) / size, tokens, size
 
 
@@ -526,16 +835,38 @@ def test_bpb_is_the_float64_reference_for_every_batch_size(
     few_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Bigram(few_rows.vocab_size)
-    expected, tokens, size = reference_bpb(model, few_rows)
+    expected, tokens, size = reference_bpb(model, few_rows, "val")
     attest = tmp_path / "the 'result'.json"
     monkeypatch.setenv("SWARM_ATTEST", str(attest))
-    for batch_size in (1, 7, 16, 40, 64):
-        found = prepare.evaluate_bpb(model, batch_size, cpu(), few_rows)
-        assert found == pytest.approx(expected, rel=1e-7)
+    scores = {}
+    for batch_size in (7, 32, 33, 128):
+        scores[batch_size] = prepare.evaluate_bpb(model, batch_size, cpu(), few_rows)
+        assert scores[batch_size] == pytest.approx(expected, rel=1e-7)
         written = json.loads(attest.read_text())
-        assert written == {"val_bpb": found, "tokens": tokens, "bytes": size, "causal": True}
+        score = {"val_bpb": scores[batch_size], "tokens": tokens, "bytes": size, "causal": True}
+        assert written == score
         assert list(tmp_path.iterdir()) == [attest]
+    assert scores[32] == scores[33] == scores[128]  # bit for bit
     assert model.training
+    attest.unlink()
+    found = prepare.evaluate_bpb(model, 32, cpu(), few_rows, "heldout")
+    assert found == pytest.approx(reference_bpb(model, few_rows, "heldout")[0], rel=1e-7)
+    assert found != pytest.approx(expected, rel=1e-4)
+    assert not attest.exists()
+
+
+def test_the_model_is_called_with_the_scales_rows_at_most(few_rows: Any) -> None:
+    model = Bigram(few_rows.vocab_size)
+    seen = set()
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        seen.add(tuple(x.shape))
+        return model(x)
+
+    for batch_size, rows in ((100, 32), (32, 32), (5, 5)):
+        seen.clear()
+        prepare.evaluate_bpb(watched, batch_size, cpu(), few_rows)
+        assert seen == {(rows, 256)}
 
 
 @pytest.mark.parametrize("peek", [20.0, 0.05])
@@ -578,10 +909,10 @@ def test_masked_logits_and_a_little_noise_are_scored(few_rows: Any) -> None:
         assert prepare.evaluate_bpb(masked, 4, cpu(), few_rows) == pytest.approx(expected)
     x = torch.zeros(2, 256, dtype=torch.int64)
     logits = model(x).detach()
-    prepare.check_causal(lambda x: logits + 0.1, x, logits, few_rows.vocab_size)
+    evaluation.check_causal(lambda x: logits + 0.1, x, logits, few_rows.vocab_size)
     for noise in (0.2, math.nan):
         with pytest.raises(prepare.EvaluationError, match="for the same tokens"):
-            prepare.check_causal(lambda x, n=noise: logits + n, x, logits, few_rows.vocab_size)
+            evaluation.check_causal(lambda x, n=noise: logits + n, x, logits, few_rows.vocab_size)
 
 
 def test_misshapen_and_infinite_logits_are_refused(few_rows: Any) -> None:
@@ -592,70 +923,3 @@ def test_misshapen_and_infinite_logits_are_refused(few_rows: Any) -> None:
         prepare.evaluate_bpb(model, 16, cpu(), few_rows)
     with pytest.raises(prepare.EvaluationError, match="shape"):
         prepare.evaluate_bpb(lambda x: torch.zeros(*x.shape, 5), 16, cpu(), few_rows)
-
-
-# Devices ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "tflops"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989.5),
-        ("NVIDIA H100 PCIe", 756.5),
-        ("NVIDIA H200", 989.5),
-        ("NVIDIA A100-SXM4-80GB", 312),
-        ("NVIDIA A10", 125),
-        ("NVIDIA L40S", 362.05),
-        ("NVIDIA L4", 121),
-        ("NVIDIA GeForce RTX 3090 Ti", 80),
-        ("NVIDIA RTX 6000 Ada Generation", 364.2),
-    ],
-)
-def test_peak_flops(name: str, tflops: float) -> None:
-    assert prepare.peak_flops(name) == pytest.approx(tflops * 1e12)
-
-
-def test_unknown_parts_have_no_peak() -> None:
-    assert prepare.peak_flops("NVIDIA A4000") is None
-    assert prepare.peak_flops("NVIDIA GeForce GTX 1080") is None
-
-
-def test_lock_is_refused_while_held_and_names_the_holder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "a 'cache'"
-    monkeypatch.setenv("SWARM_CACHE", str(cache))
-    device = prepare.Device("cpu", "CPU", "cpu", "float32", False, None, ("cpu-0", "cpu-1"))
-    program = (
-        "import prepare, sys, time;"
-        "d = prepare.Device('cpu', 'CPU', 'cpu', 'float32', False, None, ('cpu-1',));"
-        "held = prepare.lock_device(d); print('held', flush=True); time.sleep(60)"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", program], env=environment(cache), stdout=subprocess.PIPE, cwd=ROOT
-    )
-    try:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"held\n"
-        with pytest.raises(prepare.PrepareError, match=f"pid {child.pid} in ") as caught:
-            prepare.lock_device(device)
-        assert caught.value.exit_code == 3
-    finally:
-        child.kill()
-        child.wait()
-    held = prepare.lock_device(device)  # freed by the kernel, and nothing kept by the refusal
-    assert (cache / "locks" / "cpu-1.lock").read_text() == f"pid {os.getpid()} in {Path.cwd()}\n"
-    for file in held:
-        file.close()
-
-
-@pytest.mark.parametrize(
-    ("environ", "key"),
-    [
-        ({}, "rocm-0"),
-        ({"HIP_VISIBLE_DEVICES": "2,3"}, "rocm-2"),
-        ({"ROCR_VISIBLE_DEVICES": "5", "HIP_VISIBLE_DEVICES": "0"}, "rocm-5"),
-    ],
-)
-def test_an_amd_gpu_has_the_workers_lock_key(environ: dict[str, str], key: str) -> None:
-    assert prepare.amd_key(environ) == key
