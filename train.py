@@ -10,8 +10,6 @@ The last lines of the output are `---` and one `key: value` a line. Exit codes: 
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import gc
 import importlib
 import math
@@ -25,11 +23,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 import prepare
 from prepare import MAX_SEQ_LEN, SCALE, TIME_BUDGET, Device
-
-STARTED = time.monotonic()
 
 # ==================================================================================================
 # Hyperparameters: NAME = value  # what it is [low, high] or {choice, choice}
@@ -41,41 +38,52 @@ ASPECT_RATIO = 64  # model width per block, before rounding up to whole heads [3
 HEAD_DIM = 128  # channels of an attention head {64, 128}
 MLP_RATIO = 4  # hidden width of the MLP / model width {2, 3, 4, 5, 6}
 WINDOW_PATTERN = "SSSL"  # attention span by block, repeated; the last is L {L, SL, SSL, SSSL}
-SHORT_WINDOW = 0.5  # span of an S block / sequence length [0.0625, 1.0]
-ROPE_BASE = 10000.0  # base of the rotary wavelengths [1000.0, 1000000.0]
-SOFTCAP = 15.0  # logits are bounded to ± this [5.0, 50.0]
-INIT_SCALE = 1.0  # factor on the initial block weights [0.25, 2.0]
-X0_INIT = 0.1  # initial weight of the embedding in every block's input [0.0, 0.5]
+SHORT_WINDOW = 0.25  # span of an S block / sequence length [0.0625, 1.0]
+ROPE_BASE = 60000.0  # base of the rotary wavelengths [1000.0, 1000000.0]
+QUERY_SCALE = 1.25  # factor on the normalised queries: sharper attention [0.5, 3.0]
+SOFTCAP = 15.0  # logits are bounded to ± this; 0: not at all [0.0, 50.0]
+INIT_SCALE = 0.68  # factor on the initial block weights [0.25, 2.0]
+X0_INIT = 0.2  # initial weight of the embedding in every block's input [0.0, 0.5]
+SHIFT_INIT = 0.0  # initial weight of the token before in every block's input [0.0, 1.0]
 
 # Batch
-TOTAL_BATCH_SIZE = 524288  # tokens of an optimizer step {65536, 131072, 262144, 524288, 1048576}
+TOTAL_BATCH_SIZE = 262144  # tokens of an optimizer step {65536, 131072, 262144, 524288, 1048576}
 DEVICE_BATCH_SIZE = 128  # rows of a forward pass, limited by memory {16, 32, 64, 128}
 
 # Optimizer
-MATRIX_LR = 0.04  # Muon, the matrices of the blocks [0.004, 0.2]
+MATRIX_LR = 0.028  # Muon, the matrices of the blocks [0.004, 0.2]
 EMBEDDING_LR = 0.6  # AdamW, token and value embeddings, at width 768 [0.06, 3.0]
-UNEMBEDDING_LR = 0.004  # AdamW, the head, at width 768 [0.0005, 0.04]
-SCALAR_LR = 0.5  # AdamW, x0 scalars; residual scalars get a hundredth [0.05, 2.0]
-WEIGHT_DECAY = 0.2  # Muon, cautious, falls to 0 with progress [0.0, 1.0]
+UNEMBEDDING_LR = 0.009  # AdamW, the head, at width 768 [0.0005, 0.04]
+SCALAR_LR = 0.25  # AdamW, x0 scalars; residual scalars get a hundredth [0.05, 2.0]
+SHIFT_LR = 0.05  # AdamW, weights of the token before [0.002, 1.0]
+WEIGHT_DECAY = 0.17  # Muon, cautious, falls to 0 with progress [0.0, 1.0]
+EMBEDDING_DECAY = 0.008  # AdamW, embeddings and head, falls to 0 with progress [0.0, 0.1]
 ADAM_BETA1 = 0.8  # AdamW, first moment [0.5, 0.95]
 ADAM_BETA2 = 0.95  # AdamW, second moment [0.8, 0.999]
 MUON_MOMENTUM = 0.95  # Muon, after its warm-up [0.8, 0.99]
-MUON_MOMENTUM_START = 0.85  # Muon, at the first step [0.5, 0.95]
+MUON_MOMENTUM_START = 0.9  # Muon, at the first step [0.5, 0.95]
 MUON_MOMENTUM_STEPS = 300  # steps of the momentum's warm-up [1, 1000]
 MUON_BETA2 = 0.95  # Muon, variance reduction [0.5, 0.999]
 
 # Schedule, as shares of the time budget
 WARMUP_RATIO = 0.0  # rise of the learning rates from 0 [0.0, 0.3]
-WARMDOWN_RATIO = 0.5  # fall of the learning rates at the end [0.1, 1.0]
-FINAL_LR_FRAC = 0.0  # learning rates at the end / at their height [0.0, 0.2]
+WARMDOWN_RATIO = 0.8  # fall of the learning rates at the end [0.1, 1.0]
+FINAL_LR_FRAC = 0.03  # learning rates at the end / at their height [0.0, 0.2]
 
-# On a CPU this block wins for these five constants: an edit above does nothing to them.
+# On a CPU this block wins for these constants: an edit above does nothing to them.
 if SCALE == "small":
     DEPTH = 2  # transformer blocks [1, 8]
     ASPECT_RATIO = 32  # model width per block, before rounding up to whole heads [16, 128]
-    HEAD_DIM = 32  # channels of an attention head {16, 32, 64}
+    HEAD_DIM = 64  # channels of an attention head {16, 32, 64}
+    MLP_RATIO = 3  # hidden width of the MLP / model width {2, 3, 4, 5, 6}
+    SHORT_WINDOW = 0.125  # span of an S block / sequence length [0.0625, 1.0]
+    SOFTCAP = 0.0  # logits are bounded to ± this; 0: not at all [0.0, 50.0]
+    SHIFT_INIT = 0.4  # initial weight of the token before in every block's input [0.0, 1.0]
     TOTAL_BATCH_SIZE = 2048  # tokens of an optimizer step {512, 1024, 2048, 4096, 8192}
     DEVICE_BATCH_SIZE = 8  # rows of a forward pass {2, 4, 8, 16}
+    MATRIX_LR = 0.056  # Muon, the matrices of the blocks [0.004, 0.2]
+    EMBEDDING_LR = 1.0  # AdamW, token and value embeddings, at width 768 [0.06, 3.0]
+    SHIFT_LR = 0.3  # AdamW, weights of the token before [0.002, 1.0]
 
 # ==================================================================================================
 # Model
@@ -160,7 +168,8 @@ class Attention(nn.Module):
         if self.gate is not None and value_embedding is not None:
             gate = 2 * torch.sigmoid(self.gate(x[..., : self.gate.in_features]))
             v = v + gate.unsqueeze(-1) * value_embedding.view(shape)
-        q, k = norm(rotate(q, *rope)).type_as(v), norm(rotate(k, *rope)).type_as(v)
+        q = (QUERY_SCALE * norm(rotate(q, *rope))).type_as(v)
+        k = norm(rotate(k, *rope)).type_as(v)
         mixed: Tensor = self.output(attend(q, k, v, self.window).reshape(x.shape))
         return mixed
 
@@ -198,12 +207,10 @@ class GPT(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(
-        self, config: GPTConfig, attend: Attend | None = None, device: str = "cpu"
-    ) -> None:
+    def __init__(self, config: GPTConfig, device: str = "cpu") -> None:
         super().__init__()
         self.config = config
-        self.attend = attend or sdpa_attention(config, device)
+        self.attend = sdpa_attention(config, device)
         dtype = config.embedding_dtype
         with torch.device(device):
             self.embedding = nn.Embedding(config.vocab_size, config.width, dtype=dtype)
@@ -218,6 +225,7 @@ class GPT(nn.Module):
             self.head = nn.Linear(config.width, config.vocab_size, bias=False)
             self.residual_scalars = nn.Parameter(torch.ones(config.depth))
             self.x0_scalars = nn.Parameter(torch.full((config.depth,), X0_INIT))
+            self.shifts = nn.Parameter(torch.full((config.depth, config.width), SHIFT_INIT))
         for name, table in zip(("cos", "sin"), rope_tables(config, device), strict=True):
             self.register_buffer(name, table, persistent=False)
         self.init_weights()
@@ -244,11 +252,14 @@ class GPT(nn.Module):
         x = x0 = norm(self.embedding(tokens))
         for i, block in enumerate(self.blocks):
             x = self.residual_scalars[i] * x + self.x0_scalars[i] * x0
+            # Token shift, by channel (Peng et al. 2023, RWKV): pairs of tokens are seen at once.
+            x = x + self.shifts[i].type_as(x) * F.pad(x[:, :-1], (0, 0, 1, 0))
             key = str(i)
             values = self.value_embeddings[key](tokens) if key in self.value_embeddings else None
             x = block(x, values, rope, self.attend)
         logits = self.head(norm(x)).float()
-        logits = SOFTCAP * torch.tanh(logits / SOFTCAP)
+        if SOFTCAP:
+            logits = SOFTCAP * torch.tanh(logits / SOFTCAP)
         if targets is None:
             return logits
         return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.reshape(-1))
@@ -260,12 +271,10 @@ class GPT(nn.Module):
         return 6.0 * matrices + 12.0 * self.config.width * spans
 
 
-def build_model(
-    vocab_size: int, device: Device, make_attention: Callable[[GPTConfig, str], Attend]
-) -> GPT:
+def build_model(vocab_size: int, device: Device) -> GPT:
     """The model of this file on a device, freshly initialised from torch's random state."""
     config = GPTConfig(vocab_size, embedding_dtype=getattr(torch, device.dtype))
-    return GPT(config, make_attention(config, device.torch_device), device.torch_device)
+    return GPT(config, device.torch_device)
 
 
 # ==================================================================================================
@@ -291,6 +300,42 @@ def sdpa_attention(config: GPTConfig, device: str) -> Attend:
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:length, :length])
         return y.transpose(1, 2)
+
+    return attend
+
+
+def blocked_attention(config: GPTConfig, device: str) -> Attend:
+    """SDPA where the queries of a block see their own block and the one before it, and no more.
+
+    A block is as long as the window. That is cheaper than the triangle of full causal attention
+    for windows up to a quarter of the sequence; longer ones are masked.
+    """
+    masked, length = sdpa_attention(config, device), config.seq_len
+    masks = {}
+    for window in set(config.windows):
+        if 4 * window <= length and length % window == 0:
+            query = torch.arange(window, device=device).unsqueeze(1)
+            key = torch.arange(2 * window, device=device)
+            visible = ((key >= query) & (key <= query + window)).repeat(length // window, 1, 1)
+            visible[0, :, :window] = False  # nothing comes before the first block
+            masks[window] = visible
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        if window not in masks or q.size(1) != length:
+            return masked(q, k, v, window)
+        rows, _, heads, channels = q.shape
+        blocks = (rows * (length // window), heads, -1, channels)
+
+        def with_previous(x: Tensor) -> Tensor:
+            x = F.pad(x, (0, 0, 0, 0, window, 0)).unfold(1, 2 * window, window)
+            return x.permute(0, 1, 2, 4, 3).reshape(blocks)
+
+        queries = q.unflatten(1, (-1, window)).transpose(2, 3).reshape(blocks)
+        mask = masks[window].repeat(rows, 1, 1).unsqueeze(1)
+        y = F.scaled_dot_product_attention(
+            queries, with_previous(k), with_previous(v), attn_mask=mask
+        )
+        return y.transpose(1, 2).reshape(q.shape)
 
     return attend
 
@@ -332,35 +377,12 @@ def flash_attention(config: GPTConfig, device: str) -> Attend:
     return attend
 
 
-def flex_works(device: Device) -> bool:
-    """Whether FlexAttention compiles and runs here, forward and backward, at this file's sizes."""
-    config = GPTConfig(vocab_size=1, depth=2, heads=1, window_pattern="S")
-    try:
-        attend = torch.compile(flex_attention(config, device.torch_device), dynamic=False)
-        q, k, v = torch.zeros(
-            3, 1, config.seq_len, 1, config.head_dim,
-            dtype=getattr(torch, device.dtype), device=device.torch_device, requires_grad=True,
-        )  # fmt: skip
-        attend(q, k, v, config.windows[0]).sum().backward()
-        device.synchronize()
-    except Exception as error:  # drivers and compilers raise whatever they like
-        print(f"FlexAttention does not work here ({type(error).__name__}): using SDPA", flush=True)
-        importlib.import_module("torch._dynamo").reset()
-        return False
-    return True
-
-
-def pick_attention(device: Device) -> tuple[str, Callable[[GPTConfig, str], Attend]]:
-    """The fastest kernel that this device and installation can run, with its name."""
-    hopper = device.kind == "cuda" and device.capability is not None and device.capability[0] == 9
-    if hopper:
-        with contextlib.suppress(ImportError, OSError):  # OSError: built for another torch or CUDA
-            importlib.import_module("flash_attn_interface")
-            return "FlashAttention-3", flash_attention
-    if device.kind == "cuda" and device.compile and flex_works(device):
-        return "FlexAttention", flex_attention
-    return "SDPA", sdpa_attention
-
+KERNELS: dict[str, Callable[[GPTConfig, str], Attend]] = {
+    "flash3": flash_attention,
+    "flex": flex_attention,
+    "blocked": blocked_attention,
+    "sdpa": sdpa_attention,
+}
 
 # ==================================================================================================
 # Optimizer: Muon for the matrices of the blocks, AdamW for the rest
@@ -387,7 +409,7 @@ def polar_express(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     x = x / (length * 1.02 + 1e-6)  # singular values up to 1, with 2 % for rounding
     for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 
@@ -415,44 +437,43 @@ def muon_update(
     weights.sub_(lr * update + lr * weight_decay * weights * agrees)
 
 
-def adamw_update(
-    weight: Tensor, gradient: Tensor, mean: Tensor, variance: Tensor,
-    step: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: float = 1e-10,
-) -> None:  # fmt: skip
-    """One step of Adam (Kingma & Ba 2015) in place; `step` counts from 1. No weight decay."""
-    mean.mul_(beta1).add_(gradient * (1 - beta1))
-    variance.mul_(beta2).add_(gradient.square() * (1 - beta2))
-    deviation = (variance / (1 - beta2**step)).sqrt() + eps
-    weight.sub_(mean / deviation * (lr / (1 - beta1**step)))
+class AdamGroup:
+    """Parameters that AdamW (Loshchilov & Hutter 2019) treats alike, and their moments."""
+
+    def __init__(
+        self, parameters: list[Tensor], lr: float, beta1: float, weight_decay: float
+    ) -> None:
+        self.parameters, self.lr = parameters, lr
+        self.beta1, self.weight_decay = beta1, weight_decay
+        self.means = [torch.zeros_like(parameter) for parameter in parameters]
+        self.variances = [torch.zeros_like(parameter) for parameter in parameters]
+        self.steps = [torch.zeros((), device=parameter.device) for parameter in parameters]
 
 
 class Optimizer:
-    """Muon and AdamW over all parameters of a GPT.
+    """Muon for the matrices of the blocks; PyTorch's AdamW for embeddings, head and scalars.
 
-    What changes between steps is handed to the update functions as 0-dimensional tensors, so a
-    compiled update is compiled once.
+    AdamW is called as a function: torch.optim's classes import the compiler, a second of start-up.
+    What changes between Muon's steps is handed to it as 0-dimensional tensors, so that it is
+    compiled once per shape of matrix.
     """
 
     def __init__(self, model: GPT, device: Device) -> None:
-        self.dtype = getattr(torch, device.dtype)
-        self.steps = 0
-        compiled = functools.partial(torch.compile, dynamic=False, fullgraph=True)
-        wrap: Callable[[Any], Any] = compiled if device.compile else lambda function: function
-        self.muon_update, self.adamw_update = wrap(muon_update), wrap(adamw_update)
-        scale = (model.config.width / 768) ** -0.5
-        beta1 = ADAM_BETA1
-        self.adamw: list[tuple[Tensor, float, float, Tensor, Tensor]] = [
-            (parameter, lr, beta, torch.zeros_like(parameter), torch.zeros_like(parameter))
-            for parameter, lr, beta in [
-                (model.head.weight, UNEMBEDDING_LR * scale, beta1),
-                (model.embedding.weight, EMBEDDING_LR * scale, beta1),
-                *((p, EMBEDDING_LR * scale, beta1) for p in model.value_embeddings.parameters()),
-                (model.residual_scalars, SCALAR_LR * 0.01, beta1),
-                (model.x0_scalars, SCALAR_LR, 0.96),
-            ]
+        self.dtype, self.fused = getattr(torch, device.dtype), device.fused
+        self.muon_update: Any = muon_update
+        if device.compile:
+            self.muon_update = torch.compile(muon_update, dynamic=False, fullgraph=True)
+        embeddings: list[Tensor] = [model.embedding.weight, *model.value_embeddings.parameters()]
+        scale, beta1 = (model.config.width / 768) ** -0.5, ADAM_BETA1
+        self.adamw = [
+            AdamGroup([model.head.weight], UNEMBEDDING_LR * scale, beta1, EMBEDDING_DECAY),
+            AdamGroup(embeddings, EMBEDDING_LR * scale, beta1, EMBEDDING_DECAY),
+            AdamGroup([model.residual_scalars], SCALAR_LR * 0.01, beta1, 0.0),
+            AdamGroup([model.x0_scalars], SCALAR_LR, 0.96, 0.0),
+            AdamGroup([model.shifts], SHIFT_LR, beta1, 0.0),
         ]
         self.names = {id(p): name for name, p in model.named_parameters()}
-        owned = {id(parameter) for parameter, *_ in self.adamw}
+        owned = {id(parameter) for group in self.adamw for parameter in group.parameters}
         matrices = [p for p in model.blocks.parameters() if p.ndim == 2 and id(p) not in owned]
         owned.update(map(id, matrices))
         if missed := [name for key, name in self.names.items() if key not in owned]:
@@ -473,28 +494,37 @@ class Optimizer:
         return parameter.grad
 
     @torch.no_grad()
-    def step(self, lr_scale: float, momentum: float, weight_decay: float) -> None:
+    def step(self, lr_scale: float, momentum: float, decay_scale: float) -> None:
         """Update all parameters from their gradients, and drop the gradients."""
-        self.steps += 1
-        number = torch.tensor
-        step, beta2 = number(float(self.steps)), number(ADAM_BETA2)
-        for parameter, lr, beta1, mean, variance in self.adamw:
-            self.adamw_update(
-                parameter, self.gradient(parameter), mean, variance,
-                step, number(lr * lr_scale), number(beta1), beta2,
+        for adam in self.adamw:
+            adamw(
+                adam.parameters, [self.gradient(p) for p in adam.parameters],
+                adam.means, adam.variances, [], adam.steps, fused=self.fused,
+                lr=adam.lr * lr_scale, beta1=adam.beta1, beta2=ADAM_BETA2, eps=1e-10,
+                weight_decay=adam.weight_decay * decay_scale, amsgrad=False, maximize=False,
             )  # fmt: skip
-            parameter.grad = None
+            for parameter in adam.parameters:
+                parameter.grad = None
+        number = torch.tensor
+        beta2, weight_decay = number(MUON_BETA2), number(WEIGHT_DECAY * decay_scale)
         for group, lr, momentum_buffer, variance in self.muon:
             weights = torch.stack(list(group))
             gradients = torch.stack([self.gradient(p) for p in group])
             self.muon_update(
                 weights, gradients, momentum_buffer, variance,
-                number(lr * lr_scale), number(momentum), number(MUON_BETA2), number(weight_decay),
-                self.dtype,
+                number(lr * lr_scale), number(momentum), beta2, weight_decay, self.dtype,
             )  # fmt: skip
             torch._foreach_copy_(list(group), list(weights.unbind()))
             for parameter in group:
                 parameter.grad = None
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Drop all moments, as if no step had been made."""
+        of_adamw = (t for adam in self.adamw for t in (*adam.means, *adam.variances, *adam.steps))
+        of_muon = (moment for _, _, *moments in self.muon for moment in moments)
+        for tensor in (*of_adamw, *of_muon):
+            tensor.zero_()
 
 
 # ==================================================================================================
@@ -516,15 +546,10 @@ def muon_momentum(step: int) -> float:
     return (1 - share) * MUON_MOMENTUM_START + share * MUON_MOMENTUM
 
 
-def weight_decay(progress: float) -> float:
-    return WEIGHT_DECAY * (1.0 - progress)
-
-
 # ==================================================================================================
 # Training
 # ==================================================================================================
 
-UNCOUNTED_STEPS = 11  # compilation and warm-up do not use up the budget
 LOST_LOSS = 100.0  # no run comes back from there
 
 
@@ -555,14 +580,7 @@ def mfu_percent(tokens_per_second: float, model: GPT, device: Device) -> str:
     return f"{100 * tokens_per_second * model.flops_per_token() / device.peak_flops:.2f}"
 
 
-def raise_recompile_limit() -> None:
-    """Let Dynamo compile 64 graphs of a function: Muon's has one for every shape of matrix."""
-    settings: Any = importlib.import_module("torch._dynamo.config")
-    new = hasattr(settings, "recompile_limit")  # the name from torch 2.7 on
-    setattr(settings, "recompile_limit" if new else "cache_size_limit", 64)
-
-
-def rows_that_fit(attempt: Callable[[int], None], rows: int) -> int:
+def rows_that_fit(attempt: Callable[[int], None], rows: int, device: Device) -> int:
     """The most rows, of `rows` halved and halved again, for which `attempt` does not run out of
     memory; always a divisor of `rows`, so that more passes make up for it exactly."""
     while True:
@@ -573,18 +591,135 @@ def rows_that_fit(attempt: Callable[[int], None], rows: int) -> int:
             if rows == 1:
                 raise
         # Here, not above: until the handler is left, the error's traceback keeps the tensors.
-        torch.cuda.empty_cache()
+        device.empty_cache()
         fewer = next(n for n in range(rows // 2, 0, -1) if rows % n == 0)
         print(f"out of memory with {rows} rows a pass: trying {fewer}", flush=True)
         rows = fewer
 
 
+class Phases:
+    """Where the seconds of a run went, from the start of the process on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.started = time.monotonic() - prepare.seconds_since_start()
+        self.last = self.started
+
+    def end(self, name: str) -> None:
+        """The phase `name` ends now."""
+        now = time.monotonic()
+        self.seconds[name], self.last = now - self.last, now
+
+    @property
+    def total(self) -> float:
+        return self.last - self.started
+
+    def __str__(self) -> str:
+        parts = [f"{name} {seconds:.1f}" for name, seconds in self.seconds.items()]
+        return f"seconds: {' | '.join(parts)} | total {self.total:.1f}"
+
+
+def warm_up(model: GPT, optimizer: Optimizer, device: Device, rows: int) -> tuple[Any, int]:
+    """Compile and run once whatever will run, without an effect on the model.
+
+    Takes the first attention kernel of the device that works, and as many of `rows` as fit into
+    memory. Returns the model as it is to be called, and the rows.
+    """
+
+    def attempt(rows: int) -> None:
+        model.zero_grad()
+        # With the strides that the loader's batches have: others would be compiled again.
+        shape = (rows, MAX_SEQ_LEN + 1)
+        batch = torch.zeros(shape, dtype=torch.int64, device=device.torch_device)
+        with device.autocast():
+            run(batch[:, :-1], batch[:, 1:]).backward()
+        optimizer.step(lr_scale=0.0, momentum=0.0, decay_scale=0.0)
+        with torch.no_grad(), device.autocast():
+            model.eval()
+            run(batch[:1, 1:].repeat(prepare.EVAL_ROWS, 1))
+        model.train()
+        optimizer.forget()
+        device.synchronize()
+
+    for kernel in device.attention:
+        run: Any = torch.compile(model, dynamic=False) if device.compile else model
+        try:
+            model.attend = KERNELS[kernel](model.config, device.torch_device)
+            rows = rows_that_fit(attempt, rows, device)
+        except Exception as error:  # drivers and compilers raise whatever they like
+            if kernel == device.attention[-1]:
+                raise
+            print(f"{kernel} attention does not work here ({type(error).__name__})", flush=True)
+            importlib.import_module("torch._dynamo").reset()
+        else:
+            break
+    print(f"attention: {kernel}", flush=True)
+    return run, rows
+
+
+def fit(
+    run: Any, optimizer: Optimizer, loader: prepare.Loader, device: Device, rows: int, passes: int
+) -> tuple[int, float]:
+    """Train until the time budget is used up; return the number of steps and the seconds."""
+    line = StepLog()
+    step, seconds, step_seconds, loss_mean = 0, 0.0, 0.0, 0.0
+    unread: Callable[[], float] | None = None
+    x, y = next(loader)
+    device.synchronize()
+    started = time.monotonic()
+    while seconds + step_seconds / 2 < TIME_BUDGET:
+        progress = min(1.0, seconds / TIME_BUDGET)
+        loss = torch.zeros((), device=device.torch_device)
+        for _ in range(passes):
+            with device.autocast():
+                part = run(x, y) / passes
+            part.backward()
+            loss += part.detach()
+            x, y = next(loader)  # copied while the device is still computing
+        optimizer.step(lr_multiplier(progress), muon_momentum(step), 1.0 - progress)
+        # The host is a step ahead: it waits for the loss of the step before, not of this one.
+        previous, unread = unread, device.later(loss)
+        loss_value = stop_if_lost((previous or unread)(), step, line)
+        step_seconds = time.monotonic() - started - seconds
+        seconds += step_seconds
+        loss_mean = 0.9 * loss_mean + 0.1 * loss_value
+        rate = (step + 1) * passes * rows * MAX_SEQ_LEN / seconds
+        line.write(
+            f"step {step:05d} ({100 * progress:.1f} %)"
+            f" | loss {loss_mean / (1 - 0.9 ** (step + 1)):.4f}"
+            f" | lr × {lr_multiplier(progress):.2f} | {1000 * step_seconds:.0f} ms"
+            f" | {rate:,.0f} tok/s | epoch {loader.epoch}"
+            f" | {max(0.0, TIME_BUDGET - seconds):.0f} s left"
+        )
+        if step == 0:  # long-lived objects are made: no collection should scan them again
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+        step += 1
+    device.synchronize()
+    seconds = time.monotonic() - started
+    if unread is not None:
+        stop_if_lost(unread(), step, line)
+    line.close()
+    gc.enable()
+    return step, seconds
+
+
+def stop_if_lost(loss: float, step: int, line: StepLog) -> float:
+    if loss <= LOST_LOSS:  # not when it is NaN
+        return loss
+    line.close()
+    print(f"FAIL: loss {loss} at step {step}", flush=True)
+    sys.exit(1)
+
+
 def train() -> None:
     """Train and print the summary; raises PrepareError and exits on a lost loss."""
+    phases = Phases()
+    phases.end("start")
     dataset = prepare.Dataset.open()
     for name in ("val.bin", "tokenizer.json"):  # now, not when the budget is spent
         dataset.check(name)
-    seed = int(prepare.SEED)
     device = prepare.pick_device()
     if device.kind == "cpu" and SCALE == "full":
         raise prepare.PrepareError(
@@ -592,96 +727,40 @@ def train() -> None:
             "set SWARM_SCALE=small, or install a PyTorch build for this accelerator",
         )
     locks = [] if os.environ.get("SWARM_DEVICE_LOCKED") == "1" else prepare.lock_device(device)
-    torch.manual_seed(seed)
-    torch.set_float32_matmul_precision("high")
-    if device.compile:
-        raise_recompile_limit()
-    attention, make_attention = pick_attention(device)
-    model = build_model(dataset.vocab_size, device, make_attention)
-    rows = max(1, min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // MAX_SEQ_LEN))
-    passes = max(1, round(TOTAL_BATCH_SIZE / (rows * MAX_SEQ_LEN)))
-    step_tokens = passes * rows * MAX_SEQ_LEN
-    compiled: Any = torch.compile(model, dynamic=False) if device.compile else model
+    prepare.set_up(device)
+    print(device.describe(), flush=True)
+    phases.end("data")
+    torch.manual_seed(int(prepare.SEED))
+    model = build_model(dataset.vocab_size, device)
     optimizer = Optimizer(model, device)
-    autocast: Any = contextlib.nullcontext()
-    if device.dtype != "float32":
-        autocast = torch.autocast(device.kind, dtype=getattr(torch, device.dtype))
-
-    def attempt(rows: int) -> None:
-        model.zero_grad()
-        tokens = torch.zeros(rows, MAX_SEQ_LEN, dtype=torch.int64, device=device.torch_device)
-        with autocast:
-            loss = compiled(tokens, tokens)
-        loss.backward()
-        model.zero_grad()
-
-    rows, wanted_rows = rows_that_fit(attempt, rows), rows
-    passes *= wanted_rows // rows
+    phases.end("model")
+    rows = max(1, min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // MAX_SEQ_LEN))
+    step_rows = rows * max(1, round(TOTAL_BATCH_SIZE / (rows * MAX_SEQ_LEN)))
+    run, rows = warm_up(model, optimizer, device, rows)
     print(
-        f"device: {device.name} | {device.dtype} | {attention} |"
-        f" {'compiled' if device.compile else 'eager'} |"
-        f" depth {DEPTH} × width {model.config.width} | {passes} × {rows} rows a step |"
-        f" dataset {dataset.fingerprint} | seed {seed}",
+        f"model: depth {DEPTH} × width {model.config.width}"
+        f" | {step_rows // rows} × {rows} rows of {MAX_SEQ_LEN} tokens a step"
+        f" | dataset {dataset.fingerprint} | seed {prepare.SEED:.0f}",
         flush=True,
     )
-    loader = prepare.Loader(dataset, rows, device, seed)
-    step, seconds, loss_mean = 0, 0.0, 0.0
-    x, y = next(loader)
-    progress_line = StepLog()
-    while True:
-        device.synchronize()
-        step_started = time.monotonic()
-        progress = min(1.0, seconds / TIME_BUDGET)
-        loss_sum = torch.zeros((), device=device.torch_device)
-        for _ in range(passes):
-            with autocast:
-                loss = compiled(x, y)
-            loss_sum += loss.detach()
-            (loss / passes).backward()
-            x, y = next(loader)  # copied while the device is still computing
-        scale = lr_multiplier(progress)
-        optimizer.step(scale, muon_momentum(step), weight_decay(progress))
-        loss_value = loss_sum.item() / passes
-        if not loss_value <= LOST_LOSS:  # also when it is NaN
-            progress_line.close()
-            print(f"FAIL: loss {loss_value} at step {step}", flush=True)
-            sys.exit(1)
-        device.synchronize()
-        step_seconds = time.monotonic() - step_started
-        if step == 0:  # long-lived objects are made: no collection should scan them again
-            gc.collect()
-            gc.freeze()
-            gc.disable()
-        elif step % 5000 == 0:
-            gc.collect()
-        seconds += step_seconds if step >= UNCOUNTED_STEPS else 0.0
-        loss_mean = 0.9 * loss_mean + 0.1 * loss_value
-        rate = step_tokens / step_seconds
-        progress_line.write(
-            f"step {step:05d} ({100 * progress:.1f} %)"
-            f" | loss {loss_mean / (1 - 0.9 ** (step + 1)):.4f}"
-            f" | lr × {scale:.2f} | {1000 * step_seconds:.0f} ms | {rate:,.0f} tok/s"
-            f" | mfu {mfu_percent(rate, model, device)} | epoch {loader.epoch}"
-            f" | {max(0.0, TIME_BUDGET - seconds):.0f} s left"
-        )
-        step += 1
-        if step > UNCOUNTED_STEPS and seconds >= TIME_BUDGET:
-            break
-    progress_line.close()
-    gc.enable()
-
-    with autocast:
-        val_bpb = prepare.evaluate_bpb(compiled, rows, device, dataset)
-    counted = (step - UNCOUNTED_STEPS) * step_tokens
+    phases.end("warm-up")
+    loader = prepare.Loader(dataset, rows, device, int(prepare.SEED))
+    steps, seconds = fit(run, optimizer, loader, device, rows, step_rows // rows)
+    phases.end("training")
+    with device.autocast():
+        val_bpb = prepare.evaluate_bpb(run, prepare.EVAL_ROWS, device, dataset)
+    phases.end("evaluation")
+    tokens = steps * step_rows * MAX_SEQ_LEN
     print(
+        f"{phases}\n"
         f"---\n"
         f"val_bpb: {val_bpb:.6f}\n"
         f"training_seconds: {seconds:.1f}\n"
-        f"total_seconds: {time.monotonic() - STARTED:.1f}\n"
+        f"total_seconds: {phases.total:.1f}\n"
         f"peak_vram_mb: {device.peak_memory_mb():.1f}\n"
-        f"mfu_percent: {mfu_percent(counted / seconds, model, device)}\n"
-        f"total_tokens_M: {step * step_tokens / 1e6:.4f}\n"
-        f"num_steps: {step}\n"
+        f"mfu_percent: {mfu_percent(tokens / seconds, model, device)}\n"
+        f"total_tokens_M: {tokens / 1e6:.4f}\n"
+        f"num_steps: {steps}\n"
         f"num_params_M: {sum(p.numel() for p in model.parameters()) / 1e6:.4f}\n"
         f"depth: {DEPTH}",
         flush=True,
