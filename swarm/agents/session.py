@@ -72,12 +72,15 @@ def run_tuner(worktree: Path, environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     session = Session(worktree)
     session.drop_edit()  # of a predecessor that was killed between edit and submission
-    tuner.run(
-        session.board,
-        worktree,
-        session.worker,
-        session.submit,
-        session.source_of,
-        lambda text: print(text, flush=True),  # noqa: T201  its pane is where it is watched
-        colour=config.wants_colour(environment, sys.stdout.isatty()),
-    )
+    try:
+        tuner.run(
+            session.board,
+            worktree,
+            session.worker,
+            session.submit,
+            session.source_of,
+            lambda text: print(text, flush=True),  # noqa: T201  its pane is where it is watched
+            colour=config.wants_colour(environment, sys.stdout.isatty()),
+        )
+    finally:
+        session.drop_edit()  # the end may come between edit and submission
