@@ -25,7 +25,7 @@ import sys
 from swarm.harness.building import prepare
 from swarm.harness.climbmix import Climbmix
 from swarm.harness.dataset import REBUILD, Dataset, sha256
-from swarm.harness.device import Device, lock_device
+from swarm.harness.device import Device, is_out_of_memory, lock_device
 from swarm.harness.evaluation import EvaluationError, evaluate_bpb
 from swarm.harness.loader import Loader
 from swarm.harness.probes import pick_device
@@ -60,6 +60,7 @@ __all__ = [
     "PrepareError",
     "evaluate_bpb",
     "fail",
+    "is_out_of_memory",
     "lock_device",
     "log",
     "pick_device",

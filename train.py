@@ -16,6 +16,7 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -167,7 +168,7 @@ class Attention(nn.Module):
         q, k, v = self.query(x).view(shape), self.key(x).view(shape), self.value(x).view(shape)
         if self.gate is not None and value_embedding is not None:
             gate = 2 * torch.sigmoid(self.gate(x[..., : self.gate.in_features]))
-            v = v + gate.unsqueeze(-1) * value_embedding.view(shape)
+            v = v + (gate.unsqueeze(-1) * value_embedding.view(shape)).type_as(v)
         q = (QUERY_SCALE * norm(rotate(q, *rope))).type_as(v)
         k = norm(rotate(k, *rope)).type_as(v)
         mixed: Tensor = self.output(attend(q, k, v, self.window).reshape(x.shape))
@@ -273,7 +274,9 @@ class GPT(nn.Module):
 
 def build_model(vocab_size: int, device: Device) -> GPT:
     """The model of this file on a device, freshly initialised from torch's random state."""
-    config = GPTConfig(vocab_size, embedding_dtype=getattr(torch, device.dtype))
+    # Uncompiled, the gradient of an embedding would be summed in bfloat16, and lose small terms.
+    dtype = getattr(torch, device.dtype) if device.compile else torch.float32
+    config = GPTConfig(vocab_size, embedding_dtype=dtype)
     return GPT(config, device.torch_device)
 
 
@@ -441,13 +444,15 @@ class AdamGroup:
     """Parameters that AdamW (Loshchilov & Hutter 2019) treats alike, and their moments."""
 
     def __init__(
-        self, parameters: list[Tensor], lr: float, beta1: float, weight_decay: float
+        self, parameters: list[Tensor], lr: float, beta1: float, weight_decay: float, fused: bool
     ) -> None:
         self.parameters, self.lr = parameters, lr
         self.beta1, self.weight_decay = beta1, weight_decay
         self.means = [torch.zeros_like(parameter) for parameter in parameters]
         self.variances = [torch.zeros_like(parameter) for parameter in parameters]
-        self.steps = [torch.zeros((), device=parameter.device) for parameter in parameters]
+        # Unfused, AdamW reads them on the host.
+        places = [parameter.device if fused else "cpu" for parameter in parameters]
+        self.steps = [torch.zeros((), device=place) for place in places]
 
 
 class Optimizer:
@@ -460,17 +465,18 @@ class Optimizer:
 
     def __init__(self, model: GPT, device: Device) -> None:
         self.dtype, self.fused = getattr(torch, device.dtype), device.fused
+        fused = device.fused
         self.muon_update: Any = muon_update
         if device.compile:
             self.muon_update = torch.compile(muon_update, dynamic=False, fullgraph=True)
         embeddings: list[Tensor] = [model.embedding.weight, *model.value_embeddings.parameters()]
         scale, beta1 = (model.config.width / 768) ** -0.5, ADAM_BETA1
         self.adamw = [
-            AdamGroup([model.head.weight], UNEMBEDDING_LR * scale, beta1, EMBEDDING_DECAY),
-            AdamGroup(embeddings, EMBEDDING_LR * scale, beta1, EMBEDDING_DECAY),
-            AdamGroup([model.residual_scalars], SCALAR_LR * 0.01, beta1, 0.0),
-            AdamGroup([model.x0_scalars], SCALAR_LR, 0.96, 0.0),
-            AdamGroup([model.shifts], SHIFT_LR, beta1, 0.0),
+            AdamGroup([model.head.weight], UNEMBEDDING_LR * scale, beta1, EMBEDDING_DECAY, fused),
+            AdamGroup(embeddings, EMBEDDING_LR * scale, beta1, EMBEDDING_DECAY, fused),
+            AdamGroup([model.residual_scalars], SCALAR_LR * 0.01, beta1, 0.0, fused),
+            AdamGroup([model.x0_scalars], SCALAR_LR, 0.96, 0.0, fused),
+            AdamGroup([model.shifts], SHIFT_LR, beta1, 0.0, fused),
         ]
         self.names = {id(p): name for name, p in model.named_parameters()}
         owned = {id(parameter) for group in self.adamw for parameter in group.parameters}
@@ -587,11 +593,11 @@ def rows_that_fit(attempt: Callable[[int], None], rows: int, device: Device) -> 
         try:
             attempt(rows)
             return rows
-        except torch.OutOfMemoryError:
-            if rows == 1:
+        except RuntimeError as error:
+            if rows == 1 or not prepare.is_out_of_memory(error):
                 raise
         # Here, not above: until the handler is left, the error's traceback keeps the tensors.
-        device.empty_cache()
+        device.forget_memory()
         fewer = next(n for n in range(rows // 2, 0, -1) if rows % n == 0)
         print(f"out of memory with {rows} rows a pass: trying {fewer}", flush=True)
         rows = fewer
@@ -619,11 +625,14 @@ class Phases:
         return f"seconds: {' | '.join(parts)} | total {self.total:.1f}"
 
 
-def warm_up(model: GPT, optimizer: Optimizer, device: Device, rows: int) -> tuple[Any, int]:
+def warm_up(
+    model: GPT, optimizer: Optimizer, device: Device, rows: int, step_rows: int
+) -> tuple[Any, int]:
     """Compile and run once whatever will run, without an effect on the model.
 
-    Takes the first attention kernel of the device that works, and as many of `rows` as fit into
-    memory. Returns the model as it is to be called, and the rows.
+    Takes the first attention kernel of the device that works, and as many of `rows` at once as fit
+    into memory; an optimizer step takes `step_rows`. Returns the model as it is to be called, and
+    the rows.
     """
 
     def attempt(rows: int) -> None:
@@ -631,8 +640,10 @@ def warm_up(model: GPT, optimizer: Optimizer, device: Device, rows: int) -> tupl
         # With the strides that the loader's batches have: others would be compiled again.
         shape = (rows, MAX_SEQ_LEN + 1)
         batch = torch.zeros(shape, dtype=torch.int64, device=device.torch_device)
-        with device.autocast():
-            run(batch[:, :-1], batch[:, 1:]).backward()
+        for _ in range(min(2, step_rows // rows)):  # a second pass finds gradients in memory
+            with device.autocast():
+                loss = run(batch[:, :-1], batch[:, 1:])
+            loss.backward()
         optimizer.step(lr_scale=0.0, momentum=0.0, decay_scale=0.0)
         with torch.no_grad(), device.autocast():
             model.eval()
@@ -649,7 +660,8 @@ def warm_up(model: GPT, optimizer: Optimizer, device: Device, rows: int) -> tupl
         except Exception as error:  # drivers and compilers raise whatever they like
             if kernel == device.attention[-1]:
                 raise
-            print(f"{kernel} attention does not work here ({type(error).__name__})", flush=True)
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            print(f"warming up with {kernel} attention failed: {reason}", flush=True)
             importlib.import_module("torch._dynamo").reset()
         else:
             break
@@ -660,15 +672,19 @@ def warm_up(model: GPT, optimizer: Optimizer, device: Device, rows: int) -> tupl
 def fit(
     run: Any, optimizer: Optimizer, loader: prepare.Loader, device: Device, rows: int, passes: int
 ) -> tuple[int, float]:
-    """Train until the time budget is used up; return the number of steps and the seconds."""
+    """Train until the time budget is used up; return the number of steps and the seconds.
+
+    Where the device works on its own, the host is a step ahead: it queues one step before it waits
+    for the loss of the one before. `pace`, seconds a finished step, says how far the queued one is.
+    """
     line = StepLog()
-    step, seconds, step_seconds, loss_mean = 0, 0.0, 0.0, 0.0
-    unread: Callable[[], float] | None = None
+    unread: deque[Callable[[], float]] = deque()
+    step, pace, loss_mean = 0, 0.0, 0.0
     x, y = next(loader)
     device.synchronize()
     started = time.monotonic()
-    while seconds + step_seconds / 2 < TIME_BUDGET:
-        progress = min(1.0, seconds / TIME_BUDGET)
+    while (step + 0.5) * pace < TIME_BUDGET:
+        progress = min(1.0, step * pace / TIME_BUDGET)
         loss = torch.zeros((), device=device.torch_device)
         for _ in range(passes):
             with device.autocast():
@@ -677,29 +693,30 @@ def fit(
             loss += part.detach()
             x, y = next(loader)  # copied while the device is still computing
         optimizer.step(lr_multiplier(progress), muon_momentum(step), 1.0 - progress)
-        # The host is a step ahead: it waits for the loss of the step before, not of this one.
-        previous, unread = unread, device.later(loss)
-        loss_value = stop_if_lost((previous or unread)(), step, line)
-        step_seconds = time.monotonic() - started - seconds
-        seconds += step_seconds
+        step += 1
+        unread.append(device.later(loss))
+        if len(unread) <= device.queued_steps:
+            continue
+        loss_value = stop_if_lost(unread.popleft()(), step - len(unread), line)
+        finished = step - len(unread)
+        seconds = time.monotonic() - started
+        pace = seconds / finished
         loss_mean = 0.9 * loss_mean + 0.1 * loss_value
-        rate = (step + 1) * passes * rows * MAX_SEQ_LEN / seconds
         line.write(
-            f"step {step:05d} ({100 * progress:.1f} %)"
-            f" | loss {loss_mean / (1 - 0.9 ** (step + 1)):.4f}"
-            f" | lr × {lr_multiplier(progress):.2f} | {1000 * step_seconds:.0f} ms"
-            f" | {rate:,.0f} tok/s | epoch {loader.epoch}"
+            f"step {finished:05d} ({100 * min(1.0, seconds / TIME_BUDGET):.1f} %)"
+            f" | loss {loss_mean / (1 - 0.9**finished):.4f}"
+            f" | lr × {lr_multiplier(progress):.2f} | {1000 * pace:.0f} ms"
+            f" | {passes * rows * MAX_SEQ_LEN / pace:,.0f} tok/s | epoch {loader.epoch}"
             f" | {max(0.0, TIME_BUDGET - seconds):.0f} s left"
         )
-        if step == 0:  # long-lived objects are made: no collection should scan them again
+        if finished == 1:  # long-lived objects are made: no collection should scan them again
             gc.collect()
             gc.freeze()
             gc.disable()
-        step += 1
     device.synchronize()
     seconds = time.monotonic() - started
-    if unread is not None:
-        stop_if_lost(unread(), step, line)
+    while unread:
+        stop_if_lost(unread.popleft()(), step - len(unread), line)
     line.close()
     gc.enable()
     return step, seconds
@@ -736,7 +753,7 @@ def train() -> None:
     phases.end("model")
     rows = max(1, min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // MAX_SEQ_LEN))
     step_rows = rows * max(1, round(TOTAL_BATCH_SIZE / (rows * MAX_SEQ_LEN)))
-    run, rows = warm_up(model, optimizer, device, rows)
+    run, rows = warm_up(model, optimizer, device, rows, step_rows)
     print(
         f"model: depth {DEPTH} × width {model.config.width}"
         f" | {step_rows // rows} × {rows} rows of {MAX_SEQ_LEN} tokens a step"

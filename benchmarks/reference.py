@@ -20,15 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STARTED = time.monotonic()  # before the imports that take long
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import prepare  # noqa: E402
+import prepare
 
 # ==================================================================================================
 # Upstream's values
@@ -387,17 +385,6 @@ class PackingLoader:
 # ==================================================================================================
 
 
-def seconds_before_start() -> float:
-    """From the start of the process to STARTED; 0 where the system does not say (not Linux)."""
-    try:
-        stat = Path("/proc/self/stat").read_text()
-    except OSError:
-        return 0.0
-    ticks = int(stat.rpartition(")")[2].split()[19])  # since boot: field 22, starttime
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return max(0.0, age - (time.monotonic() - STARTED))
-
-
 def fit(
     model: GPT, optimizer: Optimizer, loader: PackingLoader, passes: int, autocast: Any
 ) -> tuple[int, float]:
@@ -436,7 +423,8 @@ def arguments() -> argparse.Namespace:
 
 def train(options: argparse.Namespace) -> None:
     """Train and print the summary; raises PrepareError."""
-    marks = {"": STARTED - seconds_before_start(), "start": time.monotonic()}
+    now = time.monotonic()
+    marks = {"": now - prepare.seconds_since_start(), "start": now}
     seed = int(prepare.SEED)
     dataset = prepare.Dataset.open()
     device = prepare.pick_device()

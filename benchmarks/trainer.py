@@ -405,7 +405,7 @@ def machine(results: Results) -> str:
 
 def trial_core() -> int | None:
     """The core for trials on a CPU, the last that this process may use; None: an accelerator."""
-    if settings.default_scale() == "full" or not hasattr(os, "sched_setaffinity"):
+    if prepare.pick_device().kind != "cpu" or not hasattr(os, "sched_setaffinity"):
         return None
     return max(os.sched_getaffinity(0))
 

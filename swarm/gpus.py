@@ -26,7 +26,7 @@ class Gpu:
     """An accelerator as its vendor's tool lists it.
 
     `id` is what the visibility variables understand, `locks` are the names of its lock files: a
-    training by hand takes one of them (`prepare.lock_key`).
+    training by hand takes one of them (`harness.probes.lock_key`).
     """
 
     kind: Literal["cuda", "rocm", "xpu", "hpu", "mps"]

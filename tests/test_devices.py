@@ -240,6 +240,7 @@ def test_intel_cards_but_not_the_graphics_of_a_laptop(environ: dict[str, str]) -
         "ZE_ENABLE_PCI_ID_DEVICE_ORDER": "1",
         "SWARM_DEVICE": "xpu",
     }
+    assert [devices.default_scale(device) for device in found] == ["full", "small"]
     assert names(devices.discover(environ | {"ZE_AFFINITY_MASK": "3"})) == ["gpu3"]
     with pytest.raises(SwarmError, match=r"ZE_AFFINITY_MASK names a part of a GPU, 0\.1"):
         devices.discover(environ | {"ZE_AFFINITY_MASK": "0.1"})

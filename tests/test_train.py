@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_a_trial_ends_with_the_summary_and_is_attested(prepared: Prepared, tmp_p
     assert all(word in lines[0] for word in ("float32", "eager"))
     assert lines[1] == "attention: blocked"
     assert lines[2].endswith(f"dataset {prepared[1].fingerprint} | seed 7")
-    assert re.match(r"step 00000 \(0\.0 %\) \| loss \d", lines[3])
+    assert re.match(r"step 00001 \(\d+\.\d %\) \| loss \d", lines[3])
     assert "\r" not in done.stdout
     assert len(lines) < 25  # steps take milliseconds; a line a second
     phases = re.fullmatch(r"seconds: (.*) \| total (.*)", lines[lines.index("---") - 1])
@@ -83,7 +84,7 @@ def test_a_lost_loss_fails_at_once(prepared: Prepared, tmp_path: Path) -> None:
     (place / "prepare.py").write_text((ROOT / "prepare.py").read_text(encoding="utf-8"))
     done = run_python("train.py", cache=prepared[0], cwd=place, PYTHONPATH="", SWARM_SECONDS="60")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == "FAIL: loss nan at step 0"
+    assert done.stdout.splitlines()[-1] == "FAIL: loss nan at step 1"
     assert "---" not in done.stdout
     assert "Traceback" not in done.stderr
 
@@ -141,22 +142,39 @@ def test_a_corrupt_validation_set_is_refused_before_training(
 
 
 @pytest.mark.parametrize(("rows", "limit", "tried"), [(16, 5, [16, 8, 4]), (6, 2, [6, 3, 1])])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2 GiB"),
+        (RuntimeError, "MPS backend out of memory (MPS allocated: 9 GB)"),
+        (RuntimeError, "DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    ],
+)
 def test_rows_are_halved_until_a_pass_fits(
-    rows: int, limit: int, tried: list[int], capsys: pytest.CaptureFixture[str]
-) -> None:
+    kind: type[RuntimeError], message: str, rows: int, limit: int, tried: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     seen: list[int] = []
 
     def attempt(rows: int) -> None:
         seen.append(rows)
         if rows > limit:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise kind(message)
 
     assert train.rows_that_fit(attempt, rows, CPU) == tried[-1]
     assert seen == tried
     assert capsys.readouterr().out.count("out of memory with") == len(tried) - 1
     limit = 0
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(kind):
         train.rows_that_fit(attempt, rows, CPU)
+
+
+def test_another_error_is_no_lack_of_memory() -> None:
+    def attempt(rows: int) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        train.rows_that_fit(attempt, 8, CPU)
 
 
 def test_warming_up_changes_nothing_and_takes_the_first_kernel_that_works(
@@ -169,17 +187,83 @@ def test_warming_up_changes_nothing_and_takes_the_first_kernel_that_works(
     model = train.build_model(50, device)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     optimizer = train.Optimizer(model, device)
-    run, rows = train.warm_up(model, optimizer, device, 2)
+    run, rows = train.warm_up(model, optimizer, device, 2, 4)
     assert (run, rows, model.training) == (model, 2, True)
     said = capsys.readouterr().out
-    assert said == "flash3 attention does not work here (OSError)\nattention: blocked\n"
+    failed = "warming up with flash3 attention failed: OSError: undefined symbol"
+    assert said == f"{failed}\nattention: blocked\n"
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     moments = [m for _, _, *both in optimizer.muon for m in both]
     moments += [m for adam in optimizer.adamw for m in (*adam.means, *adam.variances, *adam.steps)]
     assert moments
     assert not any(moment.any() for moment in moments)
     with pytest.raises(OSError, match="undefined symbol"):
-        train.warm_up(model, optimizer, dataclasses.replace(CPU, attention=("flash3",)), 2)
+        train.warm_up(model, optimizer, dataclasses.replace(CPU, attention=("flash3",)), 2, 2)
+
+
+STEP_SECONDS = 0.2
+
+
+class SlowDevice(prepare.Device):  # type: ignore[misc]
+    """A CPU on which a step takes a while."""
+
+    def later(self, value: torch.Tensor) -> Any:
+        time.sleep(STEP_SECONDS)
+        return super().later(value)
+
+
+class QueueingDevice(prepare.Device):  # type: ignore[misc]
+    """One that takes as long, but works on its own: what is asked of it is queued."""
+
+    queued_steps = 1
+    done = [0.0]  # noqa: RUF012  when what was asked will be done; the dataclass is frozen
+
+    def later(self, value: torch.Tensor) -> Any:
+        done = self.done[0] = max(time.monotonic(), self.done[0]) + STEP_SECONDS
+
+        def wait() -> float:
+            time.sleep(max(0.0, done - time.monotonic()))
+            return float(value)
+
+        return wait
+
+    def synchronize(self) -> None:
+        time.sleep(max(0.0, self.done[0] - time.monotonic()))
+
+
+@pytest.mark.parametrize("kind", [SlowDevice, QueueingDevice])
+def test_training_ends_within_half_a_step_of_its_budget(
+    kind: type[Any], prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a step takes a good part of the budget and its loss is read a step late."""
+    monkeypatch.setattr(train, "TIME_BUDGET", 1.0)
+    device = kind(**vars(CPU))
+    model = train.build_model(prepared[1].vocab_size, device)
+    loader = prepare.Loader(prepared[1], 2, device, seed=0)
+    steps, seconds = train.fit(model, train.Optimizer(model, device), loader, device, 2, 1)
+    assert steps >= 2
+    assert abs(seconds - 1.0) < 0.75 * seconds / steps
+
+
+@pytest.mark.parametrize("kind", [prepare.Device, QueueingDevice])
+def test_a_lost_loss_is_noticed_and_numbered(
+    kind: type[Any], prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = kind(**vars(CPU))
+    model = train.build_model(prepared[1].vocab_size, device)
+    calls = []
+
+    def run(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        loss: torch.Tensor = model(x, y) * (math.nan if len(calls) == 3 else 1.0)
+        return loss
+
+    loader = prepare.Loader(prepared[1], 2, device, seed=0)
+    with pytest.raises(SystemExit) as ended:
+        train.fit(run, train.Optimizer(model, device), loader, device, 2, 1)
+    assert ended.value.code == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "FAIL: loss nan at step 3"
+    assert len(calls) == 3 + device.queued_steps
 
 
 # Hyperparameters ----------------------------------------------------------------------------------
@@ -494,10 +578,12 @@ def test_bfloat16_holds_embeddings_and_learns(prepared: Prepared) -> None:
     torch.manual_seed(0)
     device = dataclasses.replace(CPU, dtype="bfloat16")
     _, dataset = prepared
-    model = train.build_model(dataset.vocab_size, device)
+    model = train.build_model(dataset.vocab_size, dataclasses.replace(device, compile=True))
     types = {name: parameter.dtype for name, parameter in model.named_parameters()}
     low = {name for name, dtype in types.items() if dtype == torch.bfloat16}
     assert low == {name for name in types if "embedding" in name} != set()
+    model = train.build_model(dataset.vocab_size, device)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     optimizer = train.Optimizer(model, device)
     x, y = next(prepare.Loader(dataset, 2, device, seed=0))
     losses = []

@@ -49,7 +49,8 @@ def write_corpus(folder: Path, limit: int = CORPUS_BYTES) -> Path:
 
 def environment(cache: Path, **more: str) -> dict[str, str]:
     """The environment of a child: its own cache, one thread, nothing of ours but `more`."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("SWARM_")}
+    ours = ("SWARM_", "TORCHINDUCTOR_", "TRITON_")  # torch sets some of these itself
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     settings = {"SWARM_CACHE": str(cache), "SWARM_SCALE": "small", "OMP_NUM_THREADS": "1"}
     return kept | settings | {"PYTHONPATH": str(ROOT)} | more
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from swarm.harness.settings import PrepareError, cache_dir
 
 if TYPE_CHECKING:
     import torch
+
+
+ASYNCHRONOUS = ("cuda", "xpu")  # kinds that copy from pinned memory and have events
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,22 @@ class Device:
         import torch
 
         if self.kind == "cpu":
-            import resource
-
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            return peak / (2**20 if sys.platform == "darwin" else 2**10)
+            return peak_resident_mb()
         if self.kind == "mps":  # keeps no peak, but seldom gives back what it took
             return torch.mps.driver_allocated_memory() / 2**20
         return float(getattr(torch, self.kind).max_memory_allocated()) / 2**20
 
-    def empty_cache(self) -> None:
-        """Give back the memory that the allocator keeps for reuse, where it can."""
+    def forget_memory(self) -> None:
+        """Give back the memory that the allocator keeps for reuse, and begin its peak anew."""
         import torch
 
-        getattr(getattr(torch, self.kind), "empty_cache", lambda: None)()
+        for name in ("empty_cache", "reset_peak_memory_stats"):  # not every kind has both
+            getattr(getattr(torch, self.kind), name, lambda: None)()
+
+    @property
+    def queued_steps(self) -> int:
+        """How many steps the host may be ahead of the device, which computes on its own."""
+        return 1 if self.kind in ASYNCHRONOUS else 0
 
     def later(self, value: torch.Tensor) -> Callable[[], float]:
         """Take the value that a 0-dimensional tensor has at this point of the device's work.
@@ -84,7 +91,7 @@ class Device:
         import torch
 
         value = value.detach()
-        if self.kind not in ("cuda", "xpu"):
+        if self.kind not in ASYNCHRONOUS:
             value = value.clone()  # the caller may add to the original meanwhile
             return lambda: float(value)
         host = torch.empty_like(value, device="cpu", pin_memory=True)
@@ -97,6 +104,24 @@ class Device:
             return float(host)
 
         return wait
+
+
+def peak_resident_mb() -> float:
+    """The most memory that this process has had resident."""
+    import resource
+
+    with contextlib.suppress(OSError):  # Linux; there ru_maxrss would start at the parent's
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory is used up: only CUDA and XPU have a class of their own for it."""
+    said = str(error).lower()
+    return "out of memory" in said or "can't allocate memory" in said
 
 
 def lock_device(device: Device) -> list[TextIO]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swarm.harness.dataset import Dataset
-from swarm.harness.device import Device
+from swarm.harness.device import ASYNCHRONOUS, Device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +61,6 @@ def to_device(rows: np.ndarray, device: Device) -> torch.Tensor:
     if device.kind == "cpu":  # NumPy widens on one thread: torch's threads wait for each other
         return torch.from_numpy(rows.astype("int64"))
     narrow = torch.from_numpy(rows.view("int16"))
-    if device.kind == "cuda":
+    if device.kind in ASYNCHRONOUS:
         narrow = narrow.pin_memory()
-    return narrow.to(device.torch_device, non_blocking=device.kind == "cuda").long()
+    return narrow.to(device.torch_device, non_blocking=device.kind in ASYNCHRONOUS).long()
