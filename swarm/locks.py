@@ -14,7 +14,7 @@ from swarm.errors import Refused, SwarmError
 from swarm.records import Device
 
 _POLL_SECONDS = 0.02
-_PROBE_PATIENCE_SECONDS = 0.05
+_PROBE_PATIENCE_SECONDS = 0.2
 _PROBE_POLL_SECONDS = 0.001
 _HOLDER_BYTES = 500
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
