@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -215,6 +216,8 @@ def add_worktree(root: Path, folder: Path, branch: str, commit: str, lock: Path)
                     f"git -C '{folder}' switch {branch}",
                 )
             return worktree
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".swarm"}:
+            shutil.rmtree(folder)  # a runner laid its mailbox where the worktree was lost
         ours = folder.parent / ".gitignore"
         folder.parent.mkdir(parents=True, exist_ok=True)
         ours.write_text("*\n")

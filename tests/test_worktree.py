@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -180,3 +181,20 @@ def test_errors_name_the_command(worktree: Worktree, tmp_path: Path) -> None:
     with pytest.raises(SwarmError, match="is not a git repository"):
         open_repository(tmp_path)
     assert worktree.resolve("no-such-branch") is None
+
+
+def test_a_mailbox_where_a_worktree_was_lost_is_no_obstacle(
+    repository: Path, worktree: Worktree
+) -> None:
+    """A runner that is restarted makes its mailbox, whether or not its worktree is there."""
+    shutil.rmtree(worktree.folder)
+    Mailbox(worktree.folder).create(Desk(str(repository), "t", "cpu0"))
+    again = new_worktree(repository, worktree.folder.name)
+    assert again.source() is not None
+    assert again.branch() == worktree.branch()
+    shutil.rmtree(worktree.folder)
+    worktree.folder.mkdir()
+    (worktree.folder / "thesis.txt").write_text("somebody's")
+    with pytest.raises(GitError, match="already exists"):
+        new_worktree(repository, worktree.folder.name)
+    assert (worktree.folder / "thesis.txt").exists()
