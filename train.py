@@ -636,6 +636,7 @@ def warm_up(
     """
 
     def attempt(rows: int) -> None:
+        model.train()  # an attempt that failed may have left it in evaluation
         model.zero_grad()
         # With the strides that the loader's batches have: others would be compiled again.
         shape = (rows, MAX_SEQ_LEN + 1)

@@ -123,10 +123,9 @@ def with_upstream_values(source: str, scale: str) -> str:
 
 def with_fixed_steps(source: str, steps: int) -> str:
     """`source` where progress and the end of training are a matter of steps, not of time."""
-    loop_ends = {"while": f"while step < {steps}:", "if": f"if step >= {steps}:"}
     edits: list[tuple[str, Callable[[re.Match[str]], str]]] = [
         (r"^( +)progress = .*$", lambda found: f"{found[1]}progress = step / {steps}"),
-        (r"^( +)(while|if) .*TIME_BUDGET:$", lambda found: found[1] + loop_ends[found[2]]),
+        (r"^( +)while .*TIME_BUDGET:$", lambda found: f"{found[1]}while step < {steps}:"),
     ]
     for pattern, edit in edits:
         source, count = re.subn(pattern, edit, source, flags=re.M)

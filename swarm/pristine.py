@@ -32,8 +32,11 @@ def write(repository: Repository, commit: str, folder: Path) -> str:
 
 
 def verify(folder: Path, expected: str) -> None:
-    """Raise `SwarmError` unless the fixed files are those that the swarm began with."""
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*.py")}
+    """Raise `SwarmError` unless the folder holds what the swarm began with, and nothing else.
+
+    Trials write no bytecode, so a compiled file there is somebody's attempt to be imported instead.
+    """
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     if _digest({name: path.read_bytes() for name, path in found.items()}) != expected:
         raise SwarmError(
             f"{folder} was changed since the swarm began",

@@ -49,16 +49,16 @@ def test_a_trial_imports_what_the_swarm_began_with(repository: Repository, tmp_p
     (repository.folder / "swarm/harness/score.py").write_text("def score():\n    return 0\n")
     done = subprocess.run(
         [sys.executable, repository.folder / "train.py"],
-        env={"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"},
+        env={"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )
     assert done.stdout == "as it was\n", done.stderr
-    pristine.verify(folder, digest)  # compiled files beside them are no change
+    pristine.verify(folder, digest)
 
 
 @pytest.mark.parametrize("name", ["prepare.py", "swarm/harness/score.py"])
-@pytest.mark.parametrize("change", ["edit", "remove", "add"])
+@pytest.mark.parametrize("change", ["edit", "remove", "torch.py", "__pycache__/prepare.pyc"])
 def test_a_change_is_refused(
     repository: Repository, tmp_path: Path, name: str, change: str
 ) -> None:
@@ -70,7 +70,9 @@ def test_a_change_is_refused(
     elif change == "remove":
         path.unlink()
     else:
-        path.with_name("torch.py").write_text("")
+        added = path.parent / change
+        added.parent.mkdir(exist_ok=True)
+        added.write_text("")
     with pytest.raises(SwarmError, match="was changed since the swarm began") as caught:
         pristine.verify(folder, digest)
     assert digest[:16] in caught.value.hint
