@@ -402,6 +402,24 @@ def test_the_model_is_causal_and_uses_its_value_embeddings() -> None:
     assert (model(tokens) - before).abs().max() > 0.01
 
 
+def test_keys_are_normalised_and_queries_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "QUERY_SCALE", 1.7)
+    torch.manual_seed(0)
+    model = train.GPT(config())
+    plain, seen = model.attend, []
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int) -> torch.Tensor:
+        seen.append((q.square().mean(-1).sqrt(), k.square().mean(-1).sqrt()))
+        return plain(q, k, v, window)
+
+    model.attend = attend
+    model(torch.randint(50, (2, 32)))
+    assert len(seen) == 4
+    for queries, keys in seen:
+        assert torch.allclose(queries, torch.full_like(queries, 1.7), atol=1e-3)
+        assert torch.allclose(keys, torch.ones_like(keys), atol=1e-3)
+
+
 def test_rotation_keeps_norms_and_depends_on_distance_alone() -> None:
     cos, sin = train.rope_tables(config(), "cpu")
     vectors = torch.randn(1, 1, 2, 8).expand(1, 32, 2, 8)
