@@ -549,6 +549,21 @@ def test_adamw_steps_are_the_reference(fused: bool) -> None:
                 assert (parameter - exact[id(parameter)]).abs().max() < 1e-5
 
 
+def test_the_decay_of_matrices_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stepped(weight_decay: float, decay_scale: float) -> torch.Tensor:
+        monkeypatch.setattr(train, "WEIGHT_DECAY", weight_decay)
+        torch.manual_seed(0)
+        model = train.GPT(config())
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        train.Optimizer(model, CPU).step(1.0, 0.9, decay_scale)
+        return model.blocks[0].attention.query.weight.detach()
+
+    assert torch.equal(stepped(0.5, 0.0), stepped(0.0, 1.0))
+    assert torch.equal(stepped(0.5, 0.5), stepped(0.25, 1.0))
+    assert not torch.equal(stepped(0.5, 1.0), stepped(0.0, 1.0))
+
+
 def test_every_parameter_is_optimized_once_and_the_loss_falls() -> None:
     torch.manual_seed(0)
     model = train.GPT(config())
