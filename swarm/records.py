@@ -12,6 +12,7 @@ Outcome = Literal["ok", "crash", "timeout", "rejected", "interrupted"]
 AgentState = Literal["started", "exited", "parked"]
 Action = Literal["pause", "resume", "stop", "sync"]
 EndState = Literal["stopped", "finished"]
+Purpose = Literal["experiment", "replicate", "calibration"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -119,20 +120,26 @@ class Claim(Record, frozen=True, tag="experiment"):
 
 
 class TrialStarted(Record, frozen=True, tag="trial"):
-    """A trial of an experiment is about to run with `seed` on a worker's device."""
+    """A trial of an experiment is about to run with `seed` on a worker's device.
+
+    Its purpose is to score a new `experiment`, to `replicate` what the search or a claim rests on,
+    or to calibrate the noise.
+    """
 
     trial: str
     experiment: str
     worker: str
     device_class: str
     seed: int
+    purpose: Purpose = "experiment"
 
 
 class TrialFinished(Record, frozen=True, tag="result"):
     """How a trial ended. `val_bpb` is set exactly when the outcome is `ok`; seconds are wall.
 
     An `excused` interruption (a person stopped the swarm, the disk was full) does not count
-    against the experiment: it is queued again however often that happens.
+    against the experiment: it is queued again however often that happens. `heldout_bpb` is set
+    where the trial's weights were `verified`: evaluated again in a fresh process.
     """
 
     trial: str
@@ -142,6 +149,8 @@ class TrialFinished(Record, frozen=True, tag="result"):
     exit_code: int | None = None
     reason: str = ""
     excused: bool = False
+    heldout_bpb: float | None = None
+    verified: bool = False
     metrics: Metrics = Metrics()
 
     def __post_init__(self) -> None:
