@@ -153,7 +153,11 @@ def _add_spawn(verbs: Parsers) -> None:
         "--max-experiments", type=_count, metavar="M", help="of all workers together"
     )
     spawn.add_argument("--max-hours", type=_positive, metavar="H")
-    spawn.add_argument("--policy", choices=("greedy",), help="default: greedy")
+    spawn.add_argument(
+        "--policy", choices=("probable", "greedy", "strict"),
+        help="what the search builds on: what is probably better (default), whatever scored lower,"
+        " or only what replicates confirmed",
+    )  # fmt: skip
     spawn.add_argument(
         "--sync-every", type=_duration, metavar="30m",
         help="carry the incumbent into idle worktrees this often (30m, 90s, 1h)",

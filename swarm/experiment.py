@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from swarm.disk import writing
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
 from swarm.journal import Journal, utc_now
-from swarm.leaderboard import BASELINE, Leaderboard
+from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Answer, Submission
 from swarm.paths import Paths
+from swarm.policies import Due
 from swarm.standings import Entry
 from swarm.trial import Job
 from swarm.worktree import Worktree
@@ -82,18 +83,23 @@ def keep_commit(bench: Bench, experiment: str) -> None:
     bench.worktree.set_ref(bench.paths.experiment_ref(experiment), commit, experiment)
 
 
-def start_trial(bench: Bench, experiment: str) -> Job | None:
-    """Lay out a trial's folder and journal its start; `None` when it is no longer due."""
+def start_trial(bench: Bench, due: Due, again: Callable[[], Due | None]) -> Job | None:
+    """Lay out a trial's folder and journal its start; `None` when it is no longer due.
+
+    `again` says what is due, asked with the journal locked: two devices may want the same.
+    """
+    experiment = due.experiment
     device_class = bench.joined.device_class
     commit = bench.board.claims[experiment].commit
     source = bench.worktree.read(commit, config.TRAINER).encode()
     with bench.journal.transaction() as append:
         bench.board.refresh()
-        if experiment == BASELINE and not bench.board.baseline_due(bench.worker):
+        now_due = again()
+        if now_due is None or now_due[:2] != due[:2]:
             return None
         entry = bench.board.entry(experiment, device_class)
         trial = f"t{len(bench.board.trials)}"
-        seed = FIRST_SEED + len(entry.values) + entry.running
+        seed = FIRST_SEED + sum(known.outcome != "interrupted" for known in entry.trials)
         folder = bench.paths.trial(trial)
         with writing(folder):  # before the journal, so that a full disk starts nothing
             folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +111,7 @@ def start_trial(bench: Bench, experiment: str) -> Job | None:
                 worker=bench.worker,
                 device_class=device_class,
                 seed=seed,
+                purpose=due.purpose,
             )
         )
     bench.board.refresh()

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal
 
-from swarm import decide, records
+from swarm import claims, decide, records, scoring, standings
 from swarm.decide import Verdict
 from swarm.errors import JournalError
 from swarm.journal import Cursor, Journal
+from swarm.policies import POLICIES, Due, Occasion, Policy
 from swarm.records import Config
 from swarm.standings import DeviceClass, Entry, Trial, WorkerState
 
@@ -70,16 +71,32 @@ class Leaderboard:
 
     def _fold(self) -> bool:
         new = self.journal.read(self.cursor)
-        apply = self._apply
         for record in new:
             try:
-                apply[type(record)](record)
+                self.apply(record)
             except KeyError as error:
                 raise JournalError(
                     f"{self.journal.path}, line {record.seq} names {error}, which is not known",
                     "the journal was edited by hand; restore it from a backup",
                 ) from error
         return bool(new)
+
+    def apply(self, record: records.AnyRecord) -> None:
+        """Fold one record. Raises `KeyError` with a name that no earlier record made known."""
+        self._apply[type(record)](record)
+
+    @property
+    def policy(self) -> Policy:
+        assert self.config is not None
+        return POLICIES[self.config.policy]
+
+    def class_of(self, worker: str) -> DeviceClass:
+        """The device class that a worker trains in."""
+        return self.classes[self.workers[worker].joined.device_class]
+
+    def replicate(self, worker: str, occasion: Occasion) -> Due | None:
+        """The replicate that the device of `worker` should run now, if any is worth it."""
+        return self.policy.replicate(self.class_of(worker), occasion)
 
     def entry(self, experiment: str, device_class: str | None = None) -> Entry:
         """The experiment as measured on `device_class`, or where it was first measured."""
@@ -113,6 +130,12 @@ class Leaderboard:
             return f"{hours:g} hours are over"
         return ""
 
+    def claim_trains(self, worker: str) -> bool:
+        """Whether a claim in the class of `worker` waits for a trial that runs."""
+        known = self.class_of(worker)
+        pair = (known.contest.contender, known.champion()) if known.contest else ()
+        return any(entry and entry.running for entry in pair)
+
     def queued(self, worker: str) -> list[str]:
         """Experiments of `worker` that still need a trial, oldest first."""
         return list(self.workers[worker].queue)
@@ -125,10 +148,10 @@ class Leaderboard:
         device_class = self.workers[worker].joined.device_class
         entry = self.classes[device_class].entries[BASELINE]
         workers = sum(self.workers[w].joined.device_class == device_class for w in self.active)
-        done = [t for t in entry.trials if self.trials[t].outcome != "interrupted"]
+        done = [trial for trial in entry.trials if trial.outcome != "interrupted"]
         if len(done) >= min(2, workers):
             return False
-        return all(self.trials[trial].worker != worker for trial in done)
+        return all(trial.worker != worker for trial in done)
 
     # ---- one method per kind of record -----------------------------------------------------
 
@@ -167,11 +190,12 @@ class Leaderboard:
             known.joined = record
         else:
             self.workers[record.worker] = WorkerState(record)
-        self._class(record.device_class)
+        self._class(record.device_class, record.device.kind)
 
-    def _class(self, name: str) -> DeviceClass:
+    def _class(self, name: str, kind: str) -> DeviceClass:
         if name not in self.classes:
-            self.classes[name] = DeviceClass(name)
+            assert self.config is not None
+            self.classes[name] = standings.new_class(name, self.config.scale, kind)
             if BASELINE in self.claims:
                 self._enter(self.classes[name], self.claims[BASELINE])
         return self.classes[name]
@@ -204,10 +228,16 @@ class Leaderboard:
             record.device_class,
             record.seed,
             record.time,
+            record.purpose,
         )
-        entry = self.classes[record.device_class].entries[record.experiment]
-        entry.trials.append(record.trial)
+        known = self.classes[record.device_class]
+        entry = known.entries[record.experiment]
+        entry.trials.append(self.trials[record.trial])
         entry.running += 1
+        if record.purpose == "claim":
+            claims.begin(known, entry)
+        elif record.purpose == "calibration":
+            known.calibrations = max(0, known.calibrations - 1)
         if entry.kind == "candidate":
             entry.why = f"is training as {record.trial}"
         worker.open_trial = record.trial
@@ -218,33 +248,34 @@ class Leaderboard:
     def _trial_finished(self, record: records.TrialFinished) -> None:
         trial = self.trials[record.trial]
         trial.outcome, trial.val_bpb, trial.seconds = record.outcome, record.val_bpb, record.seconds
+        trial.heldout_bpb, trial.verified = record.heldout_bpb, record.verified
+        trial.num_steps = record.metrics.num_steps
         worker = self.workers[trial.worker]
         worker.device_seconds += record.seconds
         worker.busy_seconds += record.seconds
         worker.last_result = record.time
         if worker.open_trial == trial.id:
             worker.open_trial = None
-        entry = self.classes[trial.device_class].entries[trial.experiment]
+        known = self.classes[trial.device_class]
+        entry = known.entries[trial.experiment]
         entry.running -= 1
         entry.seconds += record.seconds
-        if record.val_bpb is not None:
-            entry.score(record.val_bpb)
-            entry.metrics = record.metrics
-            if worker.best_val_bpb is None or record.val_bpb < worker.best_val_bpb:
-                worker.best_val_bpb = record.val_bpb
-        self._judge_result(trial, entry, record)
-
-    def _judge_result(self, trial: Trial, entry: Entry, record: records.TrialFinished) -> None:
-        device_class = self.classes[trial.device_class]
         if record.outcome == "interrupted":
             self._interrupted(trial, entry, record.excused)
-        elif entry.values:
-            self._judge_scored(device_class, entry)
         elif record.outcome != "ok":
-            entry.judge(Verdict(record.outcome, record.reason))
+            scoring.failed(known, entry, record, self.policy)
+        elif scoring.add(known, entry, trial):
+            entry.metrics = record.metrics
+            self._note_best(worker, trial)
+            self._judge_scored(known, entry)
         if entry.kind != "candidate":
             for waiting in self._waiting.pop((trial.device_class, entry.experiment), []):
-                self._judge_scored(device_class, waiting)
+                self._judge_scored(known, waiting)
+
+    def _note_best(self, worker: WorkerState, trial: Trial) -> None:
+        lowest, found = worker.best_val_bpb, trial.val_bpb
+        if trial.purpose == "experiment" and found and (lowest is None or found < lowest):
+            worker.best_val_bpb = found
 
     def _interrupted(self, trial: Trial, entry: Entry, excused: bool) -> None:
         """Queue it again, but not for ever. The baseline comes again by being due."""
@@ -264,34 +295,19 @@ class Leaderboard:
         if self.fingerprints.get(entry.claim.fingerprint) == entry.experiment:
             del self.fingerprints[entry.claim.fingerprint]
 
-    def _judge_scored(self, device_class: DeviceClass, entry: Entry) -> None:
-        """Give a scored experiment its verdict; once its base has one, it is final."""
-        if entry.kind in ("keep", "discard"):
-            return
-        if entry.claim.parent is None:
-            entry.judge(Verdict("keep", "the baseline"))
-        else:
-            base = device_class.entries.get(entry.claim.parent)
-            if base and base.kind == "candidate":
-                entry.why = f"waits for the score of its base {base.experiment}"
-                waiting = self._waiting.setdefault((device_class.name, base.experiment), [])
+    def _judge_scored(self, known: DeviceClass, entry: Entry) -> None:
+        """Give a scored experiment its verdict, once its base has one."""
+        parent = entry.claim.parent
+        base = known.entries.get(parent) if parent else None
+        if base and base.kind == "candidate" and entry.kind == "candidate":
+            entry.why = f"waits for the score of its base {base.experiment}"
+            waiting = self._waiting.setdefault((known.name, base.experiment), [])
+            if entry not in waiting:
                 waiting.append(entry)
-                return
-            if base is None or base.estimate is None:
-                base = device_class.entries.get(device_class.incumbent or "")
-            assert self.config is not None and entry.estimate is not None
-            policy = decide.POLICIES[self.config.policy]
-            against = (base.estimate, base.experiment) if base else (None, "")
-            entry.judge(policy(entry.estimate, *against))
-        self._crown(device_class, entry)
-
-    def _crown(self, device_class: DeviceClass, entry: Entry) -> None:
-        if entry.kind != "keep":
             return
-        incumbent = device_class.entries.get(device_class.incumbent or "")
-        ours, theirs = entry.estimate, incumbent.estimate if incumbent else None
-        if ours and (theirs is None or ours.mean < theirs.mean):
-            device_class.incumbent = device_class.best = entry.experiment
+        if parent and (base is None or base.estimate is None):
+            base = known.top()
+        self.policy.scored(known, entry, base)
 
     def _agent_event(self, record: records.AgentEvent) -> None:
         worker = self.workers[record.worker]

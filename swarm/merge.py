@@ -66,6 +66,12 @@ def _chosen(board: Leaderboard, search: bool) -> Entry:
     primary = board.primary
     name = (primary.incumbent if search else primary.best) if primary else None
     if primary is None or name is None or name == BASELINE:
+        found = primary.incumbent if primary else None
+        if not search and found not in (None, BASELINE):
+            raise Refused(
+                f"nothing to merge: no improvement is confirmed yet, {found} only probably one",
+                "wait for a claim to be tested, or take it as it is: swarm merge --incumbent",
+            )
         raise Refused(
             "nothing to merge: no experiment is better than the baseline yet", "see swarm board"
         )

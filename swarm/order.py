@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm import agents, config, devices, records, summary
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import Refused, SwarmError, UsageError
 from swarm.panes import tmux_available
 
 DEFAULT_SECONDS = 300.0
 DEFAULT_SYNC_SECONDS = 1800.0
+DEFAULT_POLICY = "probable"
 Say = Callable[[str], None]
 
 
@@ -90,12 +91,21 @@ def choose_settings(
         scale=scale,
         dataset=data["dataset"],
         dataset_fingerprint=data["fingerprint"],
-        policy=order.policy or (stored.policy if stored else "greedy"),
+        policy=_policy(order, stored),
         sync_every=order.sync_every or (stored.sync_every if stored else DEFAULT_SYNC_SECONDS),
         max_experiments=order.max_experiments,
         max_hours=order.max_hours,
         tmux=tmux,
     )
+
+
+def _policy(order: Order, stored: records.Config | None) -> str:
+    if stored and order.policy not in (None, stored.policy):
+        raise Refused(
+            f"this swarm was begun with the policy {stored.policy}, which cannot change",
+            "start another one: --tag NAME",
+        )
+    return stored.policy if stored else order.policy or DEFAULT_POLICY
 
 
 def _default_timeout(seconds: float, scale: str) -> float:

@@ -12,7 +12,7 @@ Outcome = Literal["ok", "crash", "timeout", "rejected", "interrupted"]
 AgentState = Literal["started", "exited", "parked"]
 Action = Literal["pause", "resume", "stop", "sync"]
 EndState = Literal["stopped", "finished"]
-Purpose = Literal["experiment", "replicate", "calibration"]
+Purpose = Literal["experiment", "replicate", "claim", "calibration"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -122,8 +122,8 @@ class Claim(Record, frozen=True, tag="experiment"):
 class TrialStarted(Record, frozen=True, tag="trial"):
     """A trial of an experiment is about to run with `seed` on a worker's device.
 
-    Its purpose is to score a new `experiment`, to `replicate` what the search or a claim rests on,
-    or to calibrate the noise.
+    Its purpose is to score a new `experiment`, to `replicate` what the search rests on, to test a
+    `claim`, or the `calibration` of the noise.
     """
 
     trial: str

@@ -12,14 +12,24 @@ from types import FrameType
 
 import msgspec.structs
 
-from swarm import agents, config, devices, experiment, heartbeat, pollinate, records, strays
+from swarm import (
+    agents,
+    allocate,
+    config,
+    devices,
+    experiment,
+    heartbeat,
+    pollinate,
+    records,
+    strays,
+)
 from swarm.agents.process import AgentProcess
 from swarm.errors import DiskFull, SwarmError
 from swarm.experiment import Bench
 from swarm.heartbeat import Heartbeat
 from swarm.journal import Journal, utc_now
 from swarm.launchers.local import LocalHandle, LocalLauncher
-from swarm.leaderboard import BASELINE, Leaderboard
+from swarm.leaderboard import Leaderboard
 from swarm.locks import DeviceLock
 from swarm.logfile import last_words_of
 from swarm.paths import Paths
@@ -29,6 +39,8 @@ from swarm.worktree import Worktree
 _TICK_SECONDS = 0.25
 _DISK_RETRY_SECONDS = 5.0
 _DEVICE_WAIT_SECONDS = 15.0
+_IDLE_SECONDS, _IDLE_SHARE = 2.0, 0.03
+"""A device is idle after so many seconds, or so much of a trial's budget, without an experiment."""
 log = logging.getLogger("swarm.runner")
 
 
@@ -59,7 +71,8 @@ class Runner:
         self.agent = self._make_agent(joined, environment)
         self.trial: LocalHandle | None = None
         self.result: records.TrialFinished | None = None
-        self.last_sync = clock()
+        self.last_sync = self.free_since = clock()
+        self.fills_pause, self.makes_way_for = False, ""
         self.synced_at = self.board.cursor.lines
         self.ending: str = ""
         self.beat: Heartbeat | None = None
@@ -128,7 +141,11 @@ class Runner:
             return False
         if self.ending or self.board.stopping:
             return True
-        return bool(self.board.exhausted(utc_now())) and not self.board.queued(self.worker)
+        if not self.board.exhausted(utc_now()) or self.board.queued(self.worker):
+            return False
+        return self.board.replicate(self.worker, "ending") is None and not self.board.claim_trains(
+            self.worker
+        )
 
     def _close(self) -> None:
         self.agent.end()
@@ -158,13 +175,17 @@ class Runner:
         self.result = self.result or self.launcher.poll(self.trial)
         if self.result is None:
             return
-        if self.ending or self.board.stopping == "now":
+        if self.ending or self.board.stopping == "now" or self.makes_way_for:
             excused = self.result.outcome == "interrupted"
-            self.result = msgspec.structs.replace(self.result, excused=excused)
+            way = f"made way for {self.makes_way_for}" if self.makes_way_for and excused else ""
+            self.result = msgspec.structs.replace(
+                self.result, excused=excused, reason=way or self.result.reason
+            )
         if self.result.outcome == "interrupted":
             strays.kill_trial(self.paths.trial(self.result.trial))
         self._record(self.result)  # on a full disk this comes again
         self.trial = self.result = None
+        self.fills_pause, self.makes_way_for, self.free_since = False, "", self.clock()
 
     def _record(self, result: records.TrialFinished) -> None:
         entry = experiment.record(self.bench, result)
@@ -177,28 +198,52 @@ class Runner:
         self.reception.answer_verdicts()
 
     def _dispatch(self) -> None:
-        """Start the next trial on an idle device: the baseline if due, else the queue's head."""
+        """Start the next trial on a free device, or end one that only fills a pause."""
         self._end_unstarted_trial(DiskFull("the disk was full"))
-        if self.trial or self.ending or self.board.stopping or self._paused():
-            return
-        if self.board.baseline_due(self.worker):
-            self._start(BASELINE)
-        queue = self.board.queued(self.worker)
-        if self.trial is None and queue:
-            self._start(queue[0])
+        if self.trial is not None:
+            self._make_way(self.trial)
+        elif not (self.ending or self.board.stopping or self._paused()):
+            self._start_next()
 
-    def _start(self, name: str) -> None:
+    def _start_next(self) -> None:
+        idle, over = self._is_idle(), bool(self.board.exhausted(utc_now()))
+        due = allocate.next_trial(self.board, self.worker, idle, over)
+        if due is None:
+            return
         try:
-            job = experiment.start_trial(self.bench, name)
+            job = experiment.start_trial(
+                self.bench, due, lambda: allocate.next_trial(self.board, self.worker, idle, over)
+            )
             if job is not None:
                 self.trial = self.launcher.submit(job)
-                log.info("%s of %s started", job.trial, name)
+                self.fills_pause = idle and due.purpose != "experiment"
+                log.info("%s of %s started: %s", job.trial, due.experiment, due.why or due.purpose)
         except DiskFull:
             raise
         except SwarmError as error:
-            log.error("%s: %s", name, error)
+            log.error("%s: %s", due.experiment, error)
             if not self._end_unstarted_trial(error):
                 raise
+
+    def _is_idle(self) -> bool:
+        """Whether the device waits for an agent that will take a while."""
+        if not self.agent.running:
+            return True
+        grace = max(_IDLE_SECONDS, _IDLE_SHARE * self.bench.settings.seconds)
+        return self.clock() - self.free_since > grace
+
+    def _make_way(self, running: LocalHandle) -> None:
+        """End a replicate that fills a pause when an experiment waits and it is far from done."""
+        queue = self.board.queued(self.worker)
+        if not (self.fills_pause and queue and self.result is None) or self.makes_way_for:
+            return
+        trial = self.board.trials[running.job.trial]
+        entry = self.board.entry(trial.experiment, trial.device_class)
+        finished = max(1, len(entry.trials) - entry.running)
+        done = (time.monotonic() - running.started) / max(entry.seconds / finished, 1e-9)
+        if done < allocate.MAKES_WAY_UNTIL:
+            self.makes_way_for = queue[0]
+            self.launcher.cancel(running)
 
     def _end_unstarted_trial(self, why: SwarmError) -> bool:
         """End a trial that is in the journal but does not run: once more, then it is given up."""
@@ -270,7 +315,8 @@ class Runner:
         state = self.board.workers[self.worker]
         if self.trial is not None:
             trial = self.board.trials[self.trial.job.trial]
-            return "training", f"{trial.experiment} as {trial.id}, seed {trial.seed}"
+            purpose = "" if trial.purpose == "experiment" else f", a {trial.purpose}"
+            return "training", f"{trial.experiment} as {trial.id}, seed {trial.seed}{purpose}"
         if state.paused:
             return "paused", "by swarm pause"
         if state.parked:

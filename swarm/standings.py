@@ -5,20 +5,28 @@ There are as many trials and entries as experiments, so they are structs, which 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
 
 from swarm import decide, records
-from swarm.decide import Comparison, Estimate, Verdict, VerdictKind
-from swarm.records import Metrics, Outcome
+from swarm.decide import Estimate, Verdict, VerdictKind, Why
+from swarm.effects import Belief, Effects
+from swarm.noise import PRIOR_SD, Noise
+from swarm.pace import Pace, prior_sd
+from swarm.records import Metrics, Outcome, Purpose
 
 _NO_METRICS = Metrics()
+_MOST_FAILURES = 2
 
 
 class Trial(msgspec.Struct, gc=False):
-    """One execution of an experiment; `outcome` is `None` while it runs."""
+    """One execution of an experiment; `outcome` is `None` while it runs.
+
+    A `slow` trial made too few steps for its code: it is repeated, not scored.
+    """
 
     id: str
     experiment: str
@@ -26,25 +34,41 @@ class Trial(msgspec.Struct, gc=False):
     device_class: str
     seed: int
     started: datetime
+    purpose: Purpose = "experiment"
     outcome: Outcome | None = None
     val_bpb: float | None = None
+    heldout_bpb: float | None = None
+    num_steps: int | None = None
     seconds: float = 0.0
+    slow: bool = False
+    verified: bool = False
 
 
 class Entry(msgspec.Struct):
-    """An experiment as measured on one device class. `values` are the val_bpb of its trials."""
+    """An experiment as measured on one device class. `values` are the val_bpb of its trials.
+
+    `base` is the entry it is judged against and `children` those judged against it. `bar` is what
+    a child's first trial must be below, valid for the state of the class it was computed in.
+    `tested`: a claim was made for it once.
+    """
 
     claim: records.Claim
     values: list[float] = msgspec.field(default_factory=list)
     estimate: Estimate | None = None
-    trials: list[str] = msgspec.field(default_factory=list)
+    trials: list[Trial] = msgspec.field(default_factory=list)
     running: int = 0
     interruptions: int = 0
     kind: VerdictKind = "candidate"
-    why: str | Comparison = "waits for its trial"
+    why: Why = "waits for its trial"
     confirmed: bool = False
     metrics: Metrics = _NO_METRICS
     seconds: float = 0.0
+    base: Entry | None = None
+    children: list[Entry] | None = None
+    belief: Belief | None = None
+    bar: float = 0.0
+    bar_version: tuple[int, int] = (-1, -1)
+    tested: bool = False
 
     @property
     def experiment(self) -> str:
@@ -55,12 +79,47 @@ class Entry(msgspec.Struct):
         """Why the verdict is what it is, for a person."""
         return str(self.why)
 
-    def score(self, val_bpb: float) -> None:
-        self.values.append(val_bpb)
-        self.estimate = decide.estimate(self.values)
+    @property
+    def evidence(self) -> list[float]:
+        """Scores that may support a claim: of trials made for one, after the choice had fallen.
+
+        What made somebody choose the experiment is not among them. Nobody chose the baseline.
+        """
+        chosen = self.claim.parent is not None
+        return [
+            trial.val_bpb
+            for trial in self.trials
+            if trial.val_bpb is not None
+            and not trial.slow
+            and (trial.purpose == "claim" or not chosen)
+        ]
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a further trial makes sense: not after two of them failed."""
+        return sum(trial.outcome in ("crash", "timeout") for trial in self.trials) < _MOST_FAILURES
+
+    @property
+    def expected_evidence(self) -> int:
+        """How much evidence there will be once its running trials have ended."""
+        chosen = self.claim.parent is not None
+        running = (t for t in self.trials if t.outcome is None)
+        return len(self.evidence) + sum(t.purpose == "claim" or not chosen for t in running)
 
     def judge(self, verdict: Verdict) -> None:
         self.kind, self.why, self.confirmed = verdict.kind, verdict.why, verdict.confirmed
+
+
+class Contest(msgspec.Struct):
+    """A claim under test: whether `contender` is better than the best so far, at its `look`."""
+
+    contender: Entry
+    look: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """So many trials of each are needed for the next look."""
+        return decide.LOOKS[self.look]
 
 
 @dataclass(slots=True)
@@ -68,17 +127,69 @@ class DeviceClass:
     """The comparable experiments: those measured on the same kind of device.
 
     `incumbent` is what the search builds on; `best` is what is claimed. The greedy policy claims
-    what it keeps, unconfirmed, so there they are the same.
+    what it keeps, unconfirmed, so there they are the same. `kept` are the entries the search may
+    build on. `credits` are replicates that claims may use, `gain` the val_bpb that a
+    proposal gained lately. `calibrations` counts replicates a person asked for, and `doubtful` are
+    those that the strict policy has not decided on.
     """
 
     name: str
+    noise: Noise
+    effects: Effects
+    pace: Pace
     entries: dict[str, Entry] = field(default_factory=dict)
     incumbent: str | None = None
     best: str | None = None
+    kept: dict[str, Entry] = field(default_factory=dict)
+    contest: Contest | None = None
+    credits: float = 0.0
+    gain: float = 0.0
+    calibrations: int = 0
+    doubtful: dict[str, Entry] = field(default_factory=dict)
+    noise_version: int = 0
+    _versioned_sd: float = 0.0
 
     @property
     def sigma(self) -> float | None:
-        return decide.pooled_sigma([entry.values for entry in self.entries.values()])
+        """SD of val_bpb between trials of the same code; `None` before any was replicated."""
+        return self.noise.sd if self.noise.freedom else None
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Changes when what is known of noise and effects has changed enough to matter."""
+        return self.noise_version, self.effects.version
+
+    def top(self) -> Entry | None:
+        """The incumbent's entry."""
+        return self.entries[self.incumbent] if self.incumbent else None
+
+    def champion(self) -> Entry | None:
+        """The entry of the best."""
+        return self.entries[self.best] if self.best else None
+
+    def rescore(self, entry: Entry, values: list[float]) -> None:
+        """The scores of an experiment are now these; the noise learns from them."""
+        self.noise.change(entry.values, values)
+        entry.values, entry.estimate = values, decide.estimate(values)
+        sd = self.noise.sd
+        if not 0.97 < sd / (self._versioned_sd or 1e-18) < 1.03:
+            self._versioned_sd = sd
+            self.noise_version += 1
+
+    def descendants(self, entry: Entry) -> Iterator[Entry]:
+        """All that were judged against `entry` or against such a one, parents first."""
+        waiting = [entry]
+        while waiting:
+            for child in waiting.pop().children or ():
+                yield child
+                if child.children:
+                    waiting.append(child)
+
+
+def new_class(name: str, scale: str, kind: str) -> DeviceClass:
+    """A device class of which nothing is known yet: what `scale` and `kind` of device suggest."""
+    sd = PRIOR_SD.get(scale, PRIOR_SD["small"])
+    return DeviceClass(name, Noise(sd), Effects(sd), Pace(prior_sd(kind)))
 
 
 @dataclass(slots=True)

@@ -109,7 +109,7 @@ class Supervisor:
 
     def _stop_when_all_are_parked(self) -> None:
         workers = [self.board.workers[name] for name in self.watches]
-        if self.board.stopping or not all(w.parked and not w.open_trial for w in workers):
+        if self.board.stopping or not all(worker.parked for worker in workers):
             return
         reason = f"every worker is parked: {workers[0].parked}"
         self.board.journal.append(records.Control(action="stop", reason=reason))
@@ -118,7 +118,9 @@ class Supervisor:
         """Whether a runner of this worker would find something to do."""
         if self.board.workers[worker].parked:
             return False
-        return bool(self.board.queued(worker)) or not self.board.exhausted(utc_now())
+        if self.board.queued(worker) or not self.board.exhausted(utc_now()):
+            return True
+        return self.board.replicate(worker, "ending") is not None
 
     def _revive(self, worker: str, watch: Watch, now: float) -> None:
         """Start a runner that is not alive, with backoff when it dies again and again."""

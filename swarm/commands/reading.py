@@ -94,7 +94,7 @@ def _log_path(paths: Paths, fold: Leaderboard, name: str) -> Path:
     if name in fold.workers:
         return paths.worker_log(name)
     if name in fold.claims and (trials := fold.entry(name).trials):
-        return paths.trial(trials[-1]) / "run.log"
+        return paths.trial(trials[-1].id) / "run.log"
     if name in fold.trials:
         return paths.trial(name) / "run.log"
     raise Refused(

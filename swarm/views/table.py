@@ -95,13 +95,14 @@ def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
     if entry.metrics.num_steps:
         speed = entry.metrics.tokens_per_second or 0
         lines.append(f"speed    {entry.metrics.num_steps} steps, {speed:,.0f} tokens/s")
-    for name in entry.trials:
-        trial = fold.trials[name]
+    for trial in entry.trials:
         score = "" if trial.val_bpb is None else f"  val_bpb {trial.val_bpb:.6f}"
-        outcome = trial.outcome or "training"
+        purpose = "" if trial.purpose == "experiment" else f", {trial.purpose}"
+        slow = f" (only {trial.num_steps} steps: disturbed, not scored)" if trial.slow else ""
+        verified = ", verified" if trial.verified else ""
         lines.append(
-            f"{name:<8} {style.word(outcome)} on {trial.worker}, seed {trial.seed},"
-            f" {trial.seconds:.0f} s{score}"
+            f"{trial.id:<8} {style.word(trial.outcome or 'training')} on {trial.worker},"
+            f" seed {trial.seed}{purpose}, {trial.seconds:.0f} s{score}{verified}{slow}"
         )
     return "\n".join(lines)
 

@@ -1,0 +1,127 @@
+"""Claims: the incumbent is held against the best so far with trials made for that alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from swarm.decide import (
+    LEVEL,
+    LOOKS,
+    Verdict,
+    claim_passes,
+    margin,
+    trials_needed,
+)
+from swarm.standings import Contest, DeviceClass, Entry
+
+_MOST_AT_THE_END = 8
+"""Trials that the last claim of a swarm may take, on all devices together."""
+
+
+class Confirmed(NamedTuple):
+    """Why a claim passed."""
+
+    mean: float
+    trials: int
+    best: str
+    best_mean: float
+    best_trials: int
+    errors: float
+
+    def __str__(self) -> str:
+        return (
+            f"confirmed by {_counted(self.trials)} made for it: {self.mean:.6f} vs"
+            f" {self.best_mean:.6f} of {self.best} ({_counted(self.best_trials)}),"
+            f" {self.errors:.1f} standard errors lower (level {LEVEL})"
+        )
+
+
+def due(known: DeviceClass, idle: bool, ending: bool) -> str | None:
+    """The experiment that needs a trial for a claim now; opens none that is not worth it.
+
+    A claim is paid with credits, which results earn, but for what idle devices do and for the last
+    claim of a swarm.
+    """
+    best = known.champion()
+    if best is None:
+        return None
+    free = idle or ending
+    if known.contest is None:
+        return _contender(known, best, free, _MOST_AT_THE_END if ending else None)
+    if not free and known.credits < 1:
+        return None
+    pair = (known.contest.contender, best)
+    wanting = [entry for entry in pair if entry.expected_evidence < known.contest.wanted]
+    chosen = min(wanting, key=lambda entry: entry.expected_evidence, default=None)
+    return chosen.experiment if chosen else None
+
+
+def _contender(known: DeviceClass, best: Entry, free: bool, most: int | None) -> str | None:
+    top = known.top()
+    if top is None or top is best or top.tested or not (top.belief and best.belief):
+        return None
+    if not (top.may_repeat and best.may_repeat):
+        return None
+    noise = known.noise
+    needed = trials_needed(best.belief.mean - top.belief.mean, noise.sd, noise.degrees)
+    if needed is None:
+        return None
+    cost = needed + max(0, needed - len(best.evidence))
+    affordable = cost <= most if most is not None else free or cost <= known.credits
+    return top.experiment if affordable else None
+
+
+def begin(known: DeviceClass, entry: Entry) -> None:
+    """A trial for a claim of `entry` starts: it opens a claim, or adds to the one under test."""
+    known.credits = max(0.0, known.credits - 1)
+    if known.contest is None and entry.experiment != known.best and not entry.tested:
+        entry.tested = True
+        known.contest = Contest(entry)
+
+
+def give_up(known: DeviceClass, entry: Entry) -> None:
+    """A trial of `entry` failed; a claim that cannot be tested for that is over."""
+    pair = (known.contest.contender, known.champion()) if known.contest else ()
+    if entry in pair and not entry.may_repeat:
+        known.contest = None
+
+
+def look(known: DeviceClass) -> None:
+    """Decide the claim under test, if there is evidence enough for its next look."""
+    best = known.champion()
+    while (contest := known.contest) and best:
+        contender = contest.contender
+        ours, theirs = contender.evidence, best.evidence
+        if min(len(ours), len(theirs)) < contest.wanted:
+            return
+        noise = known.noise
+        if claim_passes(ours, theirs, noise.sd, noise.degrees):
+            why = Confirmed(
+                sum(ours) / len(ours), len(ours), best.experiment,
+                sum(theirs) / len(theirs), len(theirs), margin(ours, theirs, noise.sd),
+            )  # fmt: skip
+            contender.judge(Verdict("keep", why, confirmed=True))
+            known.best, known.contest = contender.experiment, None
+        elif contest.look + 1 == len(LOOKS) or _hopeless(contender, best):
+            known.contest = None
+        else:
+            contest.look += 1
+
+
+def _hopeless(contender: Entry, best: Entry) -> bool:
+    """Whether the contender is not even believed to be better any more."""
+    if contender.belief is None or best.belief is None:
+        return contender.belief is None
+    return contender.belief.mean >= best.belief.mean
+
+
+def previous(entry: Entry) -> str | None:
+    """What was claimed before `entry`, which proved not to be what it said."""
+    ancestor = entry.base
+    while ancestor and not (ancestor.confirmed or ancestor.base is None):
+        ancestor = ancestor.base
+    return ancestor.experiment if ancestor else None
+
+
+def _counted(trials: int) -> str:
+    return "1 trial" if trials == 1 else f"{trials} trials"

@@ -1,0 +1,128 @@
+"""What changes of a train.py do to its val_bpb, as far as one can know before they are tried.
+
+A proposal's effect is one of a few sizes, each with a weight. The weights start from what
+published swarms of LLM agents found and are learnt from the swarm's own results.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from typing import NamedTuple
+
+QUANTILES = (
+    (0.0, -115.0), (0.01, -43.0), (0.05, -12.0), (0.10, -5.0), (0.20, 0.0),
+    (0.50, 8.0), (0.75, 28.0), (0.90, 65.0), (1.0, 300.0),
+)  # fmt: skip
+"""Quantiles of the change of val_bpb by an LLM's proposal in 1e-4, on datacenter GPUs: the middle
+of what published logs give. The ends are not known; 0 % is the extreme of their first percent."""
+_UNIT = 1e-4 / 7e-4
+"""Effects are stored in SDs of noise: on those GPUs one is 7e-4."""
+_SIZES = tuple(0.25 * 2**k for k in range(11))
+_PRIOR_RESULTS = 40
+"""So many results the published weights count for."""
+_LEARN_AGAIN = 1.25
+"""The weights are learnt again when there are so many times the results."""
+_ROUNDS = 3
+_TINY = 1e-290
+
+
+class Belief(NamedTuple):
+    """What is believed of an experiment's true val_bpb: mean, variance, P(better than its base)."""
+
+    mean: float
+    variance: float
+    better: float
+
+
+class Effects:
+    """The distribution of effects in a device class. `unit` is its prior SD of noise, val_bpb."""
+
+    def __init__(self, unit: float) -> None:
+        scale = unit * _UNIT
+        sizes = (*(-size for size in reversed(_SIZES)), 0.0, *_SIZES)
+        self.sizes = tuple(size * scale for size in sizes)
+        middles = [(a + b) / 2 for a, b in itertools.pairwise(sizes)]
+        shares = [0.0, *map(_share_below, middles), 1.0]
+        self.prior = tuple(b - a for a, b in itertools.pairwise(shares))
+        self.weights = self.prior
+        self.version = 0
+        self._borders = [middle * scale for middle in middles]
+        self._seen = [0] * len(sizes)
+        self._results, self._next = 0, _PRIOR_RESULTS // 2
+
+    @property
+    def gain(self) -> float:
+        """By how much a proposal is expected to lower val_bpb, counting the others as none."""
+        count = len(_SIZES)
+        pairs = zip(self.weights[:count], self.sizes[:count], strict=True)
+        return -math.fsum(weight * size for weight, size in pairs)
+
+    def learn(self, difference: float, spread: float) -> None:
+        """A first trial was `difference` above its base's mean, which has variance `spread`."""
+        self._seen[bisect.bisect(self._borders, difference)] += 1
+        self._results += 1
+        if self._results >= self._next:
+            self._next = math.ceil(self._results * _LEARN_AGAIN)
+            self._learn_weights(spread)
+
+    def _learn_weights(self, spread: float) -> None:
+        """Expectation-maximisation over the histogram, with the prior as results of its own."""
+        half = -0.5 / spread
+        kernel = [[math.exp(half * (x - size) ** 2) for size in self.sizes] for x in self.sizes]
+        for _ in range(_ROUNDS):
+            counts = [_PRIOR_RESULTS * share for share in self.prior]
+            for seen, row in zip(self._seen, kernel, strict=True):
+                parts = [w * k for w, k in zip(self.weights, row, strict=True)]
+                total = sum(parts)
+                if seen and total > _TINY:
+                    counts = [c + seen * p / total for c, p in zip(counts, parts, strict=True)]
+            whole = sum(counts)
+            self.weights = tuple(count / whole for count in counts)
+        self.version += 1
+
+    def believe(self, value: float, own: float, base: Belief) -> Belief:
+        """The belief about an experiment measured at `value`, a mean with variance `own`.
+
+        For each size of effect the true val_bpb has a normal prior around the base's mean plus
+        that size; the result mixes their posteriors.
+        """
+        spread = own + base.variance
+        difference = value - base.mean
+        half, share = -0.5 / spread, base.variance / spread
+        sizes = self.sizes
+        parts = [
+            weight * math.exp(half * (difference - size) ** 2)
+            for weight, size in zip(self.weights, sizes, strict=True)
+        ]
+        total = sum(parts)
+        if total < _TINY:  # further away than any effect known
+            return Belief(value, own, float(difference < 0))
+        first = second = 0.0
+        for part, size in zip(parts, sizes, strict=True):
+            shift = size + share * (difference - size)
+            first += part * shift
+            second += part * shift * shift
+        first, second = first / total, second / total
+        better = sum(parts[: len(_SIZES)]) / total
+        return Belief(base.mean + first, share * own + second - first * first, better)
+
+    def bar(self, own: float, base: Belief) -> float:
+        """The val_bpb below which a single trial makes its experiment probably better."""
+        low, high = base.mean - 8 * math.sqrt(own + base.variance), base.mean
+        for _ in range(30):
+            middle = (low + high) / 2
+            better = self.believe(middle, own, base).mean < base.mean
+            low, high = (middle, high) if better else (low, middle)
+        return low
+
+
+def _share_below(x: float) -> float:
+    """The share of effects below `x`, in 1e-4, between the published quantiles."""
+    if x <= QUANTILES[0][1]:
+        return 0.0
+    for (low, a), (high, b) in itertools.pairwise(QUANTILES):
+        if x < b:
+            return low + (high - low) * (x - a) / (b - a)
+    return 1.0

@@ -1,0 +1,308 @@
+"""How verdicts, incumbents and claims follow from scores, and which replicates are worth a device.
+
+A policy works on the fold of one device class and on nothing else, so everyone who folds the same
+journal agrees.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Literal, NamedTuple, Protocol
+
+from swarm import claims
+from swarm.decide import Comparison, Verdict, spelled, worth
+from swarm.effects import Belief
+from swarm.records import Purpose
+from swarm.standings import DeviceClass, Entry
+
+Occasion = Literal["busy", "idle", "ending"]
+"""Why a device asks for a replicate: instead of a proposal, for want of one, or after the last."""
+
+
+class Due(NamedTuple):
+    """A replicate worth running: of which experiment, what for, and why."""
+
+    experiment: str
+    purpose: Purpose
+    why: str
+
+
+class Policy(Protocol):
+    def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
+        """A trial of `entry` was scored (or one was struck out); `base` is what it builds on."""
+        ...
+
+    def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
+        """The replicate that a device of this class should run now, if any is worth it."""
+        ...
+
+    def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
+        """`entry` proved not to be what it said: nothing may build on it any more."""
+        ...
+
+
+class Greedy:
+    """Keep whatever is lower than its base, as autoresearch does. It confirms nothing."""
+
+    def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
+        if entry.kind in ("keep", "discard") or entry.estimate is None:
+            return
+        if base is None or base.estimate is None:
+            entry.judge(Verdict("keep", _first(entry)))
+        else:
+            compared = Comparison(entry.estimate, base.estimate, base.experiment)
+            entry.judge(Verdict("keep" if compared.difference < 0 else "discard", compared))
+        top = known.top()
+        lower = top is None or top.estimate is None or entry.estimate.mean < top.estimate.mean
+        if entry.kind == "keep":
+            known.kept[entry.experiment] = entry
+            if lower:
+                known.incumbent = known.best = entry.experiment
+
+    def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
+        return _asked_for(known)
+
+    def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
+        known.kept.pop(entry.experiment, None)
+        means = {n: e.estimate.mean for n, e in known.kept.items() if e.estimate}
+        known.incumbent = known.best = min(means, key=means.__getitem__, default=None)
+
+
+class Likely(NamedTuple):
+    """Why a change is, or is not, probably better; the text says what is known by now."""
+
+    known: DeviceClass
+    entry: Entry
+    base: Entry
+
+    def __str__(self) -> str:
+        entry, base, sigma = self.entry, self.base, self.known.noise.sd
+        assert entry.estimate and base.estimate
+        better = belief_of(self.known, entry).better
+        text = f"{spelled(entry.estimate, sigma)} vs {spelled(base.estimate, sigma)} of"
+        text = f"{text} {base.experiment}; P(better) {better:.2f}"
+        if entry.kind != "keep":
+            return text
+        failed = ", claimed once in vain" if entry.tested and self.known.contest is None else ""
+        return f"{text}: kept, not yet confirmed{failed}"
+
+
+CREDITS_AT_FIRST = 2.0
+CREDITS_PER_RESULT = 0.02
+MOST_CREDITS = 8.0
+BUSY_WORTH = 2.0
+"""A replicate goes before a proposal when it is worth so many times what a proposal gains."""
+GAIN_MEMORY = 64
+RIVALS = 5
+MOST_REPLICATES = 8
+ENOUGH_FREEDOM = 30
+"""Degrees of freedom at which σ is known to 13 %, and more calibration would be waste."""
+
+
+class Probable:
+    """Build on what is probably better; claim only what trials made for the claim confirm.
+
+    The constants above were chosen with `swarm simulate`; see benchmarks/README.md.
+    """
+
+    def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
+        before = known.top()
+        if entry.kind not in ("keep", "discard"):
+            self._judge_new(known, entry, base)
+            self._learn_gain(known, before)
+        else:
+            self._revise(known, entry)
+        claims.look(known)
+
+    def _judge_new(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
+        assert entry.estimate is not None
+        if base is None:
+            entry.belief = _measured(known, entry)
+            entry.judge(Verdict("keep", _first(entry)))
+            known.kept[entry.experiment] = entry
+            known.best = known.best or entry.experiment
+        else:
+            entry.base = base
+            base.children = base.children or []
+            base.children.append(entry)
+            own = known.noise.variance
+            believed = belief_of(known, base)
+            known.effects.learn(entry.estimate.mean - believed.mean, own + believed.variance)
+            self._judge(known, entry, base)
+        top = known.top()
+        if entry.belief and (top is None or entry.belief.mean < belief_of(known, top).mean):
+            known.incumbent = entry.experiment
+
+    def _judge(self, known: DeviceClass, entry: Entry, base: Entry) -> None:
+        """Keep it if its believed mean is below its base's; most fail already at the bar."""
+        assert entry.estimate is not None
+        entry.belief = None
+        if entry.confirmed:  # against what was best before, which is another question
+            entry.belief = belief_of(known, entry)
+            return
+        if entry.estimate.replicates > 1 or entry.estimate.mean < bar_of(known, base):
+            belief = belief_of(known, entry)
+            if belief.mean < belief_of(known, base).mean:
+                entry.belief = belief
+        if entry.belief:
+            known.kept[entry.experiment] = entry
+        else:
+            known.kept.pop(entry.experiment, None)
+        entry.judge(Verdict("keep" if entry.belief else "discard", Likely(known, entry, base)))
+
+    def _revise(self, known: DeviceClass, entry: Entry) -> None:
+        """After a replicate: whatever was judged against the entry is judged again."""
+        for changed in (entry, *known.descendants(entry)):
+            changed.bar_version = (-1, -1)
+            if changed.estimate is None:
+                continue
+            if changed.base is None:
+                changed.belief = _measured(known, changed)
+            else:
+                self._judge(known, changed, changed.base)
+        self._crown(known)
+
+    def _crown(self, known: DeviceClass) -> None:
+        means = {name: belief_of(known, entry).mean for name, entry in known.kept.items()}
+        known.incumbent = min(means, key=means.__getitem__, default=None)
+
+    def _learn_gain(self, known: DeviceClass, before: Entry | None) -> None:
+        """What a proposal gains lately, a moving average; claims earn their share of trials."""
+        top = known.top()
+        if before is None or top is None:
+            known.gain, known.credits = known.effects.gain, CREDITS_AT_FIRST
+            return
+        gained = max(0.0, belief_of(known, before).mean - belief_of(known, top).mean)
+        known.gain += (gained - known.gain) / GAIN_MEMORY
+        known.credits = min(MOST_CREDITS, known.credits + CREDITS_PER_RESULT)
+
+    def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
+        known.kept.pop(entry.experiment, None)
+        known.doubtful.pop(entry.experiment, None)
+        if known.contest and entry.experiment in (known.contest.contender.experiment, known.best):
+            known.contest = None
+        if known.best == entry.experiment:
+            known.best = claims.previous(entry)
+        heirs, entry.children = entry.children or [], None
+        for child in heirs:  # they are held against what it was held against itself
+            child.base = entry.base
+            if entry.base:
+                entry.base.children = [*(entry.base.children or ()), child]
+            self._revise(known, child)
+        self._crown(known)
+
+    # ---- replicates ----------------------------------------------------------------------------
+
+    def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
+        asked = _asked_for(known)
+        if asked and occasion != "ending":
+            return asked
+        claimed = claims.due(known, occasion == "idle", occasion == "ending")
+        if claimed:
+            return Due(claimed, "claim", "to confirm what the search has found")
+        if occasion == "ending":
+            return None
+        valuable = self._most_valuable(known, 0.0 if occasion == "idle" else BUSY_WORTH)
+        top = known.top()
+        if valuable or occasion == "busy" or top is None or not top.may_repeat:
+            return valuable
+        if known.noise.freedom < ENOUGH_FREEDOM:
+            return Due(top.experiment, "calibration", "to know the noise")
+        return None
+
+    def _most_valuable(self, known: DeviceClass, threshold: float) -> Due | None:
+        """The replicate that improves the choice of the incumbent most, if that is enough."""
+        leaders = heapq.nsmallest(
+            RIVALS + 1, known.kept.values(), key=lambda entry: belief_of(known, entry).mean
+        )
+        if len(leaders) < 2:
+            return None
+        first, second = (belief_of(known, entry).mean for entry in leaders[:2])
+        best, name = threshold * known.gain, None
+        for entry in leaders:
+            belief = belief_of(known, entry)
+            gap = belief.mean - (second if entry is leaders[0] else first)
+            value = worth(belief.variance, known.noise.variance, gap)
+            free = entry.may_repeat and not entry.running
+            if value > best and free and len(entry.values) < MOST_REPLICATES:
+                best, name = value, entry.experiment
+        return Due(name, "replicate", f"worth {best:.6f} val_bpb") if name else None
+
+
+STRICT_LEVEL, STRICT_REPLICATES = 0.95, 6
+
+
+class Strict(Probable):
+    """Build on nothing that replicates have not shown to be better; for comparison."""
+
+    def _judge(self, known: DeviceClass, entry: Entry, base: Entry) -> None:
+        assert entry.estimate is not None and base.estimate is not None
+        belief = belief_of(known, entry)
+        count = min(entry.estimate.replicates, max(base.estimate.replicates, 2))
+        decided = belief.better >= STRICT_LEVEL and count >= 2
+        hopeless = belief.mean >= belief_of(known, base).mean or count >= STRICT_REPLICATES
+        entry.belief = belief if decided else None
+        known.doubtful.pop(entry.experiment, None)
+        why = Likely(known, entry, base)
+        if decided:
+            known.kept[entry.experiment] = entry
+            entry.judge(Verdict("keep", why, confirmed=True))
+        elif hopeless:
+            known.kept.pop(entry.experiment, None)
+            entry.judge(Verdict("discard", why))
+        else:
+            known.doubtful[entry.experiment] = entry
+            entry.judge(Verdict("candidate", why))
+
+    def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
+        super().scored(known, entry, base)
+        known.best = known.incumbent
+
+    def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
+        for entry in known.doubtful.values():
+            for chosen in (entry, entry.base):
+                behind = chosen and len(chosen.values) <= len(entry.values)
+                if chosen and behind and chosen.may_repeat and not chosen.running:
+                    return Due(chosen.experiment, "replicate", f"to decide on {entry.experiment}")
+        return _asked_for(known)
+
+
+POLICIES: dict[str, Policy] = {"probable": Probable(), "greedy": Greedy(), "strict": Strict()}
+
+
+def belief_of(known: DeviceClass, entry: Entry) -> Belief:
+    """What is believed of an entry; computed where nobody needed it before."""
+    if entry.belief is not None:
+        return entry.belief
+    assert entry.estimate is not None
+    if entry.base is None:
+        return _measured(known, entry)
+    own = known.noise.variance / entry.estimate.replicates
+    return known.effects.believe(entry.estimate.mean, own, belief_of(known, entry.base))
+
+
+def bar_of(known: DeviceClass, base: Entry) -> float:
+    """Below this val_bpb a single trial makes a child of `base` probably better than it."""
+    if base.bar_version != known.version:
+        base.bar = known.effects.bar(known.noise.variance, belief_of(known, base))
+        base.bar_version = known.version
+    return base.bar
+
+
+def _measured(known: DeviceClass, entry: Entry) -> Belief:
+    assert entry.estimate is not None
+    return Belief(entry.estimate.mean, known.noise.variance / entry.estimate.replicates, 0.0)
+
+
+def _first(entry: Entry) -> str:
+    assert entry.estimate is not None
+    if entry.claim.parent is None:
+        return "the baseline"
+    return f"{entry.estimate.mean:.6f}: the first with a score"
+
+
+def _asked_for(known: DeviceClass) -> Due | None:
+    top = known.top()
+    if known.calibrations > 0 and top and top.may_repeat:
+        return Due(top.experiment, "calibration", "to measure the noise, as asked")
+    return None

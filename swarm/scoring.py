@@ -1,0 +1,47 @@
+"""Which trials of an experiment count: not those that were disturbed or found out."""
+
+from __future__ import annotations
+
+from swarm import claims
+from swarm.decide import Verdict
+from swarm.policies import Policy
+from swarm.records import TrialFinished
+from swarm.standings import DeviceClass, Entry, Trial
+
+
+def add(known: DeviceClass, entry: Entry, trial: Trial) -> bool:
+    """Score an experiment by one more trial; return whether its scores changed.
+
+    A trial with far fewer steps than another of the same code is marked slow, be it the new one or
+    an earlier one that only now is seen to have been disturbed.
+    """
+    if entry.kind == "rejected" and entry.claim.parent is not None:
+        return False  # it ran on when another trial of it was found out
+    scored = [other for other in entry.trials if other.val_bpb is not None]
+    counted = [(other, other.num_steps) for other in scored if other.num_steps]
+    if len(counted) > 1:
+        flags = known.pace.too_slow([steps for _, steps in counted])
+        for (other, _), slow in zip(counted, flags, strict=True):
+            other.slow = slow
+        if trial.num_steps and not trial.slow:
+            peers = [n for other, n in counted if other is not trial and not other.slow]
+            known.pace.learn(peers, trial.num_steps)
+    values = [other.val_bpb for other in scored if other.val_bpb is not None and not other.slow]
+    if values == entry.values:
+        return False
+    known.rescore(entry, values)
+    return True
+
+
+def failed(known: DeviceClass, entry: Entry, record: TrialFinished, policy: Policy) -> None:
+    """A trial gave no score. One that was found out takes the scores of all others with it."""
+    assert record.outcome != "ok"
+    if not entry.values:
+        entry.judge(Verdict(record.outcome, record.reason))
+    elif record.outcome == "rejected":
+        known.rescore(entry, [])
+        entry.belief = None
+        entry.judge(Verdict("rejected", f"{record.trial}: {record.reason}"))
+        policy.withdrawn(known, entry)
+    else:
+        claims.give_up(known, entry)
