@@ -28,6 +28,8 @@ class Due(NamedTuple):
 
 
 class Policy(Protocol):
+    """What scores mean, and which of them should be taken again."""
+
     def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
         """A trial of `entry` was scored (or one was struck out); `base` is what it builds on."""
         ...

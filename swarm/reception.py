@@ -24,9 +24,15 @@ class Reception:
         self._unanswered: dict[str, str] = {}
 
     def open(self) -> None:
-        """Make the mailbox if it is not there (any more), and listen at its doorbell."""
+        """Make the mailbox if it is not there (any more), and listen at its doorbell.
+
+        Raises `SwarmError` where the whole worktree is gone: only `swarm recover` makes it anew.
+        """
         if self.doorbell >= 0 and self.mailbox.exists():
             return
+        folder = self.bench.worktree.folder
+        if not (folder / ".git").exists():
+            raise SwarmError(f"the worktree {folder} is gone", "swarm recover makes it anew")
         if self.doorbell >= 0:
             os.close(self.doorbell)
         paths = self.bench.paths

