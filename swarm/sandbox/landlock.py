@@ -6,6 +6,7 @@ Numbers are those of linux/landlock.h; docs.kernel.org/userspace-api/landlock.ht
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import stat
 import sys
@@ -89,9 +90,13 @@ def _allow(rules: int, path: Path, rights: int) -> None:
         os.close(place)
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _call(number: int, *arguments: object) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = int(libc.syscall(number, *arguments))
+    result = int(_libc().syscall(number, *arguments))
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result

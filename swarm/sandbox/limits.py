@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import resource
 import sys
@@ -61,4 +62,9 @@ def _drop_capabilities() -> None:
 def _prctl(option: int, value: int) -> int:
     if sys.platform != "linux":
         return -1
-    return int(ctypes.CDLL(None).prctl(option, value, 0, 0, 0))
+    return int(_libc().prctl(option, value, 0, 0, 0))
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -143,17 +143,23 @@ def _around(tree: Path, hidden: Sequence[Path]) -> Iterator[Path]:
 
     A tree that lies below something hidden was asked for by name, and is granted.
     """
-    if not any(_within(one, tree) for one in hidden):
+    if tree in hidden:
+        return
+    below = [one for one in hidden if _within(one, tree)]
+    if not below:
         yield tree
-    elif tree not in hidden and tree.is_dir():
-        with contextlib.suppress(OSError):  # what we cannot list, we cannot grant
-            for branch in tree.iterdir():
-                if branch.resolve() == branch:  # a link leads to where its target is granted
-                    yield from _around(branch, hidden)
+        return
+    ways = {one.parts[len(tree.parts)] for one in below}  # the branches with something hidden
+    with contextlib.suppress(OSError), os.scandir(tree) as entries:  # what is unseen is ungranted
+        for entry in entries:
+            if entry.name in ways:
+                yield from _around(Path(entry.path), below)
+            elif not entry.is_symlink():  # a link leads to where its target is granted
+                yield Path(entry.path)
 
 
 def _within(path: Path, folder: Path) -> bool:
-    return path == folder or folder in path.parents
+    return f"{path}/".startswith(f"{str(folder).rstrip('/')}/")
 
 
 def _real(paths: Iterable[Path]) -> list[Path]:
