@@ -34,7 +34,7 @@ FLOORS = (
     {"claims"},
     {"hyperparameters", "standings"},
     {"journal", "decide", "effects", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
-     "processes", "logfile", "assignments", "config"},
+     "processes", "logfile", "assignments", "config", "meter", "memory", "sandbox"},
     {"records", "paths", "disk", "filesystem", "noise", "pace"},
     {"errors"},
     {"harness"},
