@@ -12,13 +12,13 @@ from swarm import config, devices, memory, pollinate, pristine, records
 from swarm.disk import writing
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
+from swarm.job import Job
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Answer, Submission
 from swarm.paths import Paths
 from swarm.policies import Due
 from swarm.standings import Entry
-from swarm.trial import Job
 from swarm.worktree import Worktree
 
 MAX_SOURCE_BYTES = 1 << 20

@@ -17,7 +17,7 @@ PRINTED_TOLERANCE = 1e-4
 BUDGET_SLACK = 1.1, 5.0
 """Training may exceed its budget by this factor plus these seconds (the step under way)."""
 _REASON_CHARACTERS = 400
-_MAX_ATTESTATION_BYTES = 1 << 16
+_MAX_ATTESTATION_BYTES = 1 << 18
 
 
 class Ended(Protocol):
@@ -38,10 +38,13 @@ class Attested(msgspec.Struct, frozen=True):
 
     `training_seconds` is the time from the first batch of the harness to the evaluation, or from
     the start of the process where the harness gave no batch; older harnesses did not say.
+    `row_nats` are those of each row, for an examination; `weights` is why they were not kept.
     """
 
     val_bpb: float
     training_seconds: float = 0.0
+    row_nats: str = ""
+    weights: str = ""
 
 
 def parse(log: str) -> dict[str, str]:
@@ -94,7 +97,7 @@ def _outcome(
     claimed = _number(printed.get("val_bpb"))
     if claimed is None:
         return "crash", f"ended without a summary: {last_words(log)}", None
-    found = _read(attestation)
+    found = read_attestation(attestation)
     if found is None:
         return "rejected", "printed a val_bpb that prepare.evaluate_bpb did not measure", None
     attested = found.val_bpb
@@ -106,7 +109,7 @@ def _outcome(
     return "ok", "", attested
 
 
-def _read(attestation: Path) -> Attested | None:
+def read_attestation(attestation: Path) -> Attested | None:
     """What is attested; `None` where that is nothing. A trial may have put anything there."""
     try:
         with open(attestation, "rb") as file:

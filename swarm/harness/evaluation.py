@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from swarm.harness import budget
+from swarm.harness import budget, weights
 from swarm.harness.dataset import Dataset
 from swarm.harness.device import Device
 from swarm.harness.loader import to_device
@@ -41,8 +42,9 @@ def evaluate_bpb(
     vocabulary size. B is the scale's `eval_rows`, whatever the caller's batch size, so that the
     score does not depend on it; only a smaller `batch_size`, for small devices, lowers B. The
     logits are normalised here in float32, so neither the targets nor the sum pass through the
-    model. Special tokens have no bytes and are not scored. Raises EvaluationError. Writes
-    SWARM_ATTEST when that is set and the split is `val`.
+    model. Special tokens have no bytes and are not scored. Raises EvaluationError. When
+    SWARM_ATTEST is set and the split is `val`, keeps the weights (see `weights`) and then writes
+    that file, with the nats of each row (float32, base64), by which `examine` checks the score.
     """
     import numpy as np
     import torch
@@ -58,26 +60,42 @@ def evaluate_bpb(
         model.eval()
     with torch.no_grad():
         batch_size = min(batch_size, SCALES[dataset.scale].eval_rows)
-        nats = total_nats(model, rows, batch_size, device, tokenizer)
+        nats = nats_of_rows(model, rows, batch_size, device, tokenizer)
     if training:
         model.train()
-    counts = np.bincount(rows[:, 1:].ravel(), minlength=tokenizer.vocab_size)
-    size = int(counts @ np.array(tokenizer.token_bytes()))
-    bpb = nats / (math.log(2) * size)
+    size = sum(bytes_of_rows(rows, tokenizer).tolist())
+    bpb = bits_per_byte(nats, size)
     if split == "val" and (attest := os.environ.get("SWARM_ATTEST")):
-        tokens = int(counts[: tokenizer.bos].sum())
         result = {
-            "val_bpb": bpb, "tokens": tokens, "bytes": size, "causal": True,
+            "val_bpb": bpb,
+            "tokens": int(np.count_nonzero(rows[:, 1:] < tokenizer.bos)),
+            "bytes": size,
+            "causal": True,
             "training_seconds": round(trained, 3),
-        }  # fmt: skip
+            "row_nats": base64.b64encode(np.array(nats.tolist(), "<f4").tobytes()).decode(),
+            "weights": weights.keep(model, device, Path(attest).parent),
+        }
         write_atomic(Path(attest), (json.dumps(result) + "\n").encode())
     return bpb
 
 
-def total_nats(
+def bits_per_byte(nats: torch.Tensor, size: int) -> float:
+    """Of rows with `nats` and so many bytes together. Raises EvaluationError."""
+    return finite_sum(nats) / (math.log(2) * size)
+
+
+def bytes_of_rows(rows: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """Bytes of text that each row's targets stand for."""
+    import numpy as np
+
+    token_bytes = np.array(tokenizer.token_bytes(), np.int32)
+    return np.array([token_bytes[row[1:]].sum() for row in rows])
+
+
+def nats_of_rows(
     model: Any, rows: np.ndarray, batch_size: int, device: Device, tokenizer: Tokenizer
-) -> float:
-    """Negative log-likelihood of all targets that are text; some random batches are probed.
+) -> torch.Tensor:
+    """Negative log-likelihood of each row's targets that are text; random batches are probed.
 
     The device is waited for at the probes and at the end only.
     """
@@ -98,7 +116,7 @@ def total_nats(
         if start in probed:
             finite_sum(found[-1])
             check_causal(model, x, logits, tokenizer.vocab_size)
-    return finite_sum(torch.cat(found))
+    return torch.cat(found)
 
 
 def finite_sum(nats: torch.Tensor) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from swarm.job import Job
 from swarm.records import TrialFinished
-from swarm.trial import Job
 
 H = TypeVar("H")
 

@@ -13,9 +13,10 @@ import msgspec
 
 from swarm.disk import DISK_FULL
 from swarm.errors import SwarmError
+from swarm.job import Job
 from swarm.logfile import last_words
 from swarm.records import TrialFinished
-from swarm.trial import Job, read_result
+from swarm.trial import read_result
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,137 @@
+"""The processes of a trial: started, confined, read from, killed with all that they started."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from swarm.job import Job
+from swarm.logfile import CappedLog
+from swarm.meter import children as children_of
+from swarm.sandbox import Sandbox, limits
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_KILL_GRACE_SECONDS = 5.0
+_READ_BYTES = 1 << 16
+
+
+def start(
+    job: Job, command: Sequence[str], folder: Path, own: Mapping[str, str],
+    keep_open: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:  # fmt: skip
+    """Start what may run code of a train.py, in `folder`, confined to it if the job says so.
+
+    `own` goes before the job's environment. Both outputs go into one pipe, which does not block.
+    """
+    environment, enter, sandbox = job.environment, _die_with_parent, None
+    if job.confine:
+        hidden = [Path(path) for path in job.hidden]
+        sandbox = Sandbox.prepare(folder, Path(job.evaluator), environment, hidden)
+        environment, enter = sandbox.environment, sandbox.enter
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**environment, **harness_environment(job), **own},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=keep_open,
+            preexec_fn=enter,  # safe: who calls this has one thread
+        )
+    finally:
+        if sandbox:
+            sandbox.close()
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    return process
+
+
+def start_trusted(
+    job: Job, command: Sequence[str], keep_open: Sequence[int], stdin: IO[bytes], stderr: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a program of the harness, which runs no code of a train.py, as we are."""
+    process = subprocess.Popen(
+        command,
+        cwd=job.evaluator,
+        env=job.environment | harness_environment(job),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+        pass_fds=keep_open,
+        preexec_fn=_die_with_parent,
+    )
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    return process
+
+
+def harness_environment(job: Job) -> dict[str, str]:
+    """What every process of a trial is told. SWARM_ATTEST also marks it as one: see `strays`."""
+    return {
+        "PYTHONPATH": job.evaluator,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SWARM_SECONDS": repr(job.seconds),
+        "SWARM_ATTEST": str(Path(job.folder) / "attested.json"),
+        "SWARM_DEVICE_LOCKED": "1",
+    }
+
+
+def copy(output: int, log: CappedLog) -> bool:
+    """Move what is in the pipe to the log; return whether more may come."""
+    try:
+        data = os.read(output, _READ_BYTES)
+    except BlockingIOError:
+        return False
+    log.write(data)
+    return bool(data)
+
+
+def kill_everything(process: subprocess.Popen[bytes]) -> None:
+    """Kill the trial's group and every descendant that left it.
+
+    Orphans are adopted by this process (it is a subreaper), so that after each round of kills the
+    next generation appears as its children, until there is none.
+    """
+    deadline = time.monotonic() + _KILL_GRACE_SECONDS
+    _kill_group(process.pid)
+    while time.monotonic() < deadline:
+        for child in children_of(os.getpid()):
+            _kill_group(child)
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if pid == 0:
+            time.sleep(0.005)
+        elif pid == process.pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+    process.poll()
+
+
+def _kill_group(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue  # it is not a group leader, or already gone
+
+
+def adopt_orphans() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _die_with_parent() -> None:
+    limits.die_with_parent(signal.SIGKILL)
