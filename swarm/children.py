@@ -56,13 +56,14 @@ def start(
 
 
 def start_trusted(
-    job: Job, command: Sequence[str], keep_open: Sequence[int], stdin: IO[bytes], stderr: IO[bytes]
-) -> subprocess.Popen[bytes]:
+    job: Job, command: Sequence[str], own: Mapping[str, str], keep_open: Sequence[int],
+    stdin: IO[bytes], stderr: IO[bytes],
+) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start a program of the harness, which runs no code of a train.py, as we are."""
     process = subprocess.Popen(
         command,
         cwd=job.evaluator,
-        env=job.environment | harness_environment(job),
+        env={**job.environment, **harness_environment(job), **own},
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,

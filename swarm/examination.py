@@ -32,6 +32,8 @@ from swarm.summary import read_attestation
 
 _SPARE_SECONDS = 20.0
 """The examiner ends by itself; so long after that it is ended."""
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Each process waits for the other in turn: threads that spin meanwhile take the other's cores."""
 _MAX_FINDING_BYTES = 1 << 16
 _LOGITS_BYTES = 8 << 30
 """Of the file that logits pass through, which holds no more than is written. A batch at full scale,
@@ -136,11 +138,16 @@ def _run(
         program = [job.python, "-P", "-m"]
         files = (theirs.fileno(), logits, weights)
         served = [*program, "swarm.harness.served", *map(str, files)]
-        model = children.start(job, served, folder, {}, files)
+        model = children.start(job, served, folder, _ENVIRONMENT, files)
         examiner = None
         try:
             examiner = children.start_trusted(
-                job, [*program, "swarm.harness.examine"], (ours.fileno(), logits), asked, errors
+                job,
+                [*program, "swarm.harness.examine"],
+                _ENVIRONMENT,
+                (ours.fileno(), logits),
+                asked,
+                errors,
             )
             theirs.close()  # so that the examiner hears when the model's process has ended
             ours.close()

@@ -26,6 +26,7 @@ from swarm.harness.evaluation import (
 from swarm.harness.probes import cpu_device, pick_device
 from swarm.harness.served import RemoteModel
 from swarm.harness.settings import SCALES
+from swarm.harness.setup import keep_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,10 @@ def place() -> Device:
     import torch
 
     device = pick_device()
-    return device if device.kind in ASYNCHRONOUS else cpu_device(torch)
+    if device.kind in ASYNCHRONOUS:
+        return device
+    keep_freed_memory()
+    return cpu_device(torch)
 
 
 def decoded(text: str, rows: int) -> np.ndarray:
