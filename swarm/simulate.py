@@ -88,7 +88,7 @@ class Simulation:
         self.seen = Outcome()
         self.best = BASELINE
         self.ready = [0.0] * world.workers
-        self.budget = world.hours * world.workers
+        self.now = 0.0
         self.records = 0
         self._found()
 
@@ -98,6 +98,7 @@ class Simulation:
         resting: list[int] = []
         while events:
             now, number, trial = heapq.heappop(events)
+            self.now = now
             if trial:
                 self._finish(now, trial)
                 for other in resting:  # a result may be what they wait for
@@ -116,7 +117,7 @@ class Simulation:
 
     @property
     def _over(self) -> bool:
-        return self.seen.device_hours >= self.budget - _RESERVE * TRIAL_HOURS
+        return self.now >= self.world.hours - _RESERVE * TRIAL_HOURS / self.world.workers
 
     def _begin(self, now: float, number: int) -> tuple[float, int, str] | None:
         """Start the next trial on a device; return when it ends, where, and its name."""

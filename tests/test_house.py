@@ -32,6 +32,7 @@ FLOORS = (
     {"scoring"},
     {"policies"},
     {"claims"},
+    {"beliefs"},
     {"hyperparameters", "standings"},
     {"journal", "decide", "effects", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
      "processes", "logfile", "assignments", "config"},
