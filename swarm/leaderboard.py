@@ -318,7 +318,12 @@ class Leaderboard:
             self.stopping = "now" if record.now else self.stopping or "soft"
             self.stop_reason = self.stop_reason or record.reason or "by swarm stop"
             return
-        for name in record.workers or list(self.active):
+        names = record.workers or tuple(self.active)
+        if record.action == "calibrate":
+            for known in {id(known): known for known in map(self.class_of, names)}.values():
+                known.calibrations += record.count
+            return
+        for name in names:
             worker = self.workers[name]
             if record.action == "sync":
                 worker.sync_asked = record.seq

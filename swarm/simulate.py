@@ -79,8 +79,10 @@ class Outcome:
 class Simulation:
     """One swarm of a world, from its first trial to its last claim."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, keep_records: bool = False) -> None:
         self.world = world
+        self.told: list[records.AnyRecord] = []
+        self._keep_records = keep_records
         self.proposals = random.Random(f"proposals {world.seed}")
         self.noise = random.Random(f"noise {world.seed}")
         self.board = Leaderboard(Journal(Path(os.devnull)))
@@ -256,6 +258,8 @@ class Simulation:
         for name, value in (("seq", self.records), ("time", time)):
             msgspec.structs.force_setattr(record, name, value)
         self.board.apply(record)
+        if self._keep_records:
+            self.told.append(record)
 
 
 def simulate(world: World) -> Outcome:

@@ -26,6 +26,7 @@ FLOORS = (
     {"experiment", "merge", "door", "views"},
     {"launchers", "pollinate", "panes", "tmux"},
     {"pristine"},
+    {"sweep"},
     {"simulate"},
     {"allocate"},
     {"worktree", "trial", "summary", "mailbox", "leaderboard", "heartbeat"},
@@ -45,6 +46,7 @@ WRAPPED = {
     "optuna": {"agents/tpe.py"},
     "libtmux": {"tmux.py"},
     "git": {"worktree.py"},
+    "matplotlib": {"views/plots.py", "commands/simulating.py"},
     "shtab": {"commands/completion.py"},
 }
 
