@@ -75,7 +75,8 @@ def _contender(known: DeviceClass, best: Entry, free: bool, most: int | None) ->
 def begin(known: DeviceClass, entry: Entry) -> None:
     """A trial for a claim of `entry` starts: it opens a claim, or adds to the one under test."""
     known.credits = max(0.0, known.credits - 1)
-    if known.contest is None and entry.experiment != known.best and not entry.tested:
+    fresh = entry.kind == "keep" and not entry.tested
+    if fresh and known.contest is None and entry.experiment != known.best:
         entry.tested = True
         known.contest = Contest(entry)
 

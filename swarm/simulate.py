@@ -125,7 +125,7 @@ class Simulation:
         """Start the next trial on a device; return when it ends, where, and its name."""
         worker = _worker(number)
         thinking = self.ready[number] > now
-        busy = self.board.queued(worker) or self.board.baseline_due(worker)
+        busy = self.board.queued(worker) or allocate.baseline_due(self.board, worker)
         if not (self._over or thinking or busy):
             self._propose(now, worker)
         idle = self.world.idle and thinking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 from swarm.commands import Session, print_json, say
@@ -30,7 +31,7 @@ def simulate(session: Session) -> None:
     else:
         print(simulation.LEGEND)
     if given.scaling:
-        say(simulation.limits(limits(worlds[0])))
+        say(simulation.limits(limits(worlds[0], os.cpu_count() or 1)))
     if given.plot:
         from swarm.views import plots
 

@@ -10,8 +10,8 @@ from swarm.views.documents import Document
 
 _HEAD = (
     f"{'policy':<9} {'workers':>7} {'σ':>7} {'true val_bpb':>19} {'claimed':>9} {'exps':>6}"
-    f" {'keeps':>6} {'false':>6} {'claims':>6} {'false':>6} {'passed':>6} {'repl.':>6} {'wasted':>6}"
-    f" {'h to −1 %':>10}"
+    f" {'keeps':>6} {'false':>6} {'claims':>6} {'false':>6} {'passed':>6} {'repl.':>6}"
+    f" {'wasted':>6} {'h to −1 %':>10}"
 )
 LEGEND = (
     "true: of the incumbent at the end, mean ± standard error; claimed: of what was confirmed\n"

@@ -11,8 +11,9 @@ from swarm.views import documents
 from swarm.views.documents import Document, ranked
 
 _COLOURS: dict[str, str] = {
-    "keep": "32", "confirmed": "1;32", "training": "32", "crash": "31", "timeout": "31", "rejected": "31",
-    "dead": "31", "parked": "33", "paused": "33", "candidate": "36", "interrupted": "33",
+    "keep": "32", "confirmed": "1;32", "training": "32",
+    "crash": "31", "timeout": "31", "rejected": "31", "dead": "31",
+    "parked": "33", "paused": "33", "candidate": "36", "interrupted": "33",
     "discard": "2",
 }  # fmt: skip
 _ELLIPSIS = "…"
