@@ -93,6 +93,8 @@ CREDITS_PER_RESULT = 0.02
 MOST_CREDITS = 8.0
 BUSY_WORTH = 2.0
 """A replicate goes before a proposal when it is worth so many times what a proposal gains."""
+IDLE_WORTH = 0.01
+"""An idle device does not repeat what is expected to gain less than this part of σ."""
 GAIN_MEMORY = 64
 MOST_REPLICATES = 8
 ENOUGH_FREEDOM = 30
@@ -204,7 +206,9 @@ class Probable:
             return Due(claimed, "claim", "to confirm what the search has found")
         if occasion == "ending":
             return None
-        valuable = self._most_valuable(known, 0.0 if occasion == "idle" else BUSY_WORTH)
+        sd = known.noise.sd
+        least = IDLE_WORTH * sd if occasion == "idle" else BUSY_WORTH * known.gain
+        valuable = self._most_valuable(known, least)
         top = known.top()
         if valuable or occasion == "busy" or top is None or not top.may_repeat:
             return valuable
@@ -212,13 +216,13 @@ class Probable:
             return Due(top.experiment, "calibration", "to know the noise")
         return None
 
-    def _most_valuable(self, known: DeviceClass, threshold: float) -> Due | None:
-        """The replicate that improves the choice of the incumbent most, if that is enough."""
+    def _most_valuable(self, known: DeviceClass, least: float) -> Due | None:
+        """The replicate that improves the choice of the incumbent most, if by `least` val_bpb."""
         leaders = known.leaders()
         if len(leaders) < 2:
             return None
         first, second = (belief_of(known, entry).mean for entry in leaders[:2])
-        best, name = threshold * known.gain, None
+        best, name = least, None
         for entry in leaders:
             belief = belief_of(known, entry)
             gap = belief.mean - (second if entry is leaders[0] else first)
