@@ -15,7 +15,7 @@ def next_trial(board: Leaderboard, worker: str, idle: bool, ending: bool) -> Due
 
     `idle`: its agent has been thinking for a while. `ending`: no further experiment may start.
     """
-    if board.baseline_due(worker):
+    if baseline_due(board, worker):
         return Due(BASELINE, "experiment", "the baseline")
     queue = board.queued(worker)
     if ending and not queue:
@@ -24,3 +24,25 @@ def next_trial(board: Leaderboard, worker: str, idle: bool, ending: bool) -> Due
     if due is None and queue:
         return Due(queue[0], "experiment", "")
     return board.replicate(worker, "idle") if due is None and idle else due
+
+
+def baseline_due(board: Leaderboard, worker: str) -> bool:
+    """Whether `worker` should run the baseline now.
+
+    A device class needs it once, or twice on different devices where it has several.
+    """
+    known = board.class_of(worker)
+    workers = sum(board.class_of(name) is known for name in board.active)
+    done = [t for t in known.entries[BASELINE].trials if t.outcome != "interrupted"]
+    if len(done) >= min(2, workers):
+        return False
+    return all(trial.worker != worker for trial in done)
+
+
+def is_over(board: Leaderboard, worker: str) -> bool:
+    """Whether a swarm that starts no further experiment has nothing left to do for `worker`."""
+    if board.queued(worker) or board.replicate(worker, "ending") is not None:
+        return False
+    known = board.class_of(worker)  # a claim that waits for another device may need this one yet
+    pair = (known.contest.contender, known.champion()) if known.contest else ()
+    return not any(entry and entry.running for entry in pair)

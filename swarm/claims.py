@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from swarm.beliefs import belief_of
 from swarm.decide import (
     LEVEL,
     LOOKS,
@@ -58,12 +59,12 @@ def due(known: DeviceClass, idle: bool, ending: bool) -> str | None:
 
 def _contender(known: DeviceClass, best: Entry, free: bool, most: int | None) -> str | None:
     top = known.top()
-    if top is None or top is best or top.tested or not (top.belief and best.belief):
+    if top is None or top is best or top.tested or best.estimate is None:
         return None
     if not (top.may_repeat and best.may_repeat):
         return None
-    noise = known.noise
-    needed = trials_needed(best.belief.mean - top.belief.mean, noise.sd, noise.degrees)
+    noise, gain = known.noise, belief_of(known, best).mean - belief_of(known, top).mean
+    needed = trials_needed(gain, noise.sd, noise.degrees)
     if needed is None:
         return None
     cost = needed + max(0, needed - len(best.evidence))
@@ -74,7 +75,8 @@ def _contender(known: DeviceClass, best: Entry, free: bool, most: int | None) ->
 def begin(known: DeviceClass, entry: Entry) -> None:
     """A trial for a claim of `entry` starts: it opens a claim, or adds to the one under test."""
     known.credits = max(0.0, known.credits - 1)
-    if known.contest is None and entry.experiment != known.best and not entry.tested:
+    fresh = entry.kind == "keep" and not entry.tested
+    if fresh and known.contest is None and entry.experiment != known.best:
         entry.tested = True
         known.contest = Contest(entry)
 
@@ -101,18 +103,18 @@ def look(known: DeviceClass) -> None:
                 sum(theirs) / len(theirs), len(theirs), margin(ours, theirs, noise.sd),
             )  # fmt: skip
             contender.judge(Verdict("keep", why, confirmed=True))
+            contender.belief = belief_of(known, contender)
+            known.keep(contender)
             known.best, known.contest = contender.experiment, None
-        elif contest.look + 1 == len(LOOKS) or _hopeless(contender, best):
+        elif contest.look + 1 == len(LOOKS) or _hopeless(known, contender, best):
             known.contest = None
         else:
             contest.look += 1
 
 
-def _hopeless(contender: Entry, best: Entry) -> bool:
+def _hopeless(known: DeviceClass, contender: Entry, best: Entry) -> bool:
     """Whether the contender is not even believed to be better any more."""
-    if contender.belief is None or best.belief is None:
-        return contender.belief is None
-    return contender.belief.mean >= best.belief.mean
+    return belief_of(known, contender).mean >= belief_of(known, best).mean
 
 
 def previous(entry: Entry) -> str | None:

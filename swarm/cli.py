@@ -11,8 +11,8 @@ from typing import NoReturn, TypeAlias
 from swarm import __version__, config
 from swarm.errors import INTERRUPTED, USAGE, SwarmError
 
-_READING, _RUNNING, _WORKING = (
-    f"swarm.commands.{name}" for name in ("reading", "running", "working")
+_READING, _RUNNING, _SIMULATING, _WORKING = (
+    f"swarm.commands.{name}" for name in ("reading", "running", "simulating", "working")
 )
 _DURATION = {"s": 1, "m": 60, "h": 3600}
 
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_running(verbs)
     _add_reading(verbs)
+    _add_simulating(verbs)
     _add_working(verbs)
     _add_completion(verbs)
     return top
@@ -120,6 +121,13 @@ def _add_running(verbs: Parsers) -> None:
     merge.add_argument("--into", metavar="BRANCH", help="default: the branch you are on")
     merge.add_argument("--squash", action="store_true", help="as a single commit")
     merge.add_argument("--incumbent", action="store_true", help="what the search builds on")
+    noise = _add(
+        verbs, "noise", f"{_RUNNING}:noise",
+        "measure the noise: run the incumbent again, on whichever devices are free first",
+        "swarm noise --replicates 5 --wait",
+    )  # fmt: skip
+    noise.add_argument("--replicates", type=_count, default=5, metavar="N", help="default 5")
+    noise.add_argument("--wait", action="store_true", help="until they have ended")
     clean = _add(
         verbs, "clean", f"{_RUNNING}:clean",
         "remove the worktrees and branches of a stopped swarm; commits and results stay",
@@ -199,6 +207,35 @@ def _add_reading(verbs: Parsers) -> None:
     attach.add_argument("worker", nargs="?", metavar="WORKER")
 
 
+def _add_simulating(verbs: Parsers) -> None:
+    simulate = _add(
+        verbs, "simulate", f"{_SIMULATING}:simulate",
+        "compare policies on synthetic swarms, run through the code of real ones",
+        "swarm simulate --swarms 300 --sigma 2e-4,5e-4,1e-3",
+    )  # fmt: skip
+    for name, kind, default, text in (
+        ("--policy", str, "probable,greedy,strict", "policies to compare"),
+        ("--sigma", _positive, "5e-4", "SDs of a trial's val_bpb"),
+        ("--workers", _count, "8", "numbers of workers"),
+    ):
+        simulate.add_argument(
+            name, type=_list_of(kind), default=default, metavar="A,B,…",
+            help=f"{text} (default {default})",
+        )  # fmt: skip
+    simulate.add_argument("--hours", type=_positive, default=8.8, help="a night (default 8.8)")
+    simulate.add_argument("--swarms", type=_count, default=40, help="of each kind (default 40)")
+    simulate.add_argument(
+        "--think", type=_positive, default=0.0, metavar="MINUTES",
+        help="an agent takes from the start of a trial to its next proposal (default: none)",
+    )  # fmt: skip
+    simulate.add_argument("--no-idle", action="store_true", help="let waiting devices wait")
+    simulate.add_argument("--constant", action="store_true", help="gains do not fade with progress")
+    simulate.add_argument("--placebo", action="store_true", help="no change does anything")
+    simulate.add_argument("--scaling", action="store_true", help="what would be too slow, and when")
+    simulate.add_argument("--plot", metavar="FILE", help="draw the results (PNG, SVG, PDF)")
+    simulate.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
 def _add_working(verbs: Parsers) -> None:
     evaluate = _add(
         verbs, "eval", f"{_WORKING}:evaluate",
@@ -264,6 +301,15 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
     return value
+
+
+def _list_of(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
+    """A parser of `a,b,c`, each of a kind."""
+
+    def parse(text: str) -> list[object]:
+        return [kind(part) for part in text.split(",") if part]
+
+    return parse
 
 
 def _duration(text: str) -> float:

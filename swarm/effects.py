@@ -20,6 +20,8 @@ of what published logs give. The ends are not known; 0 % is the extreme of their
 _UNIT = 1e-4 / 7e-4
 """Effects are stored in SDs of noise: on those GPUs one is 7e-4."""
 _SIZES = tuple(0.25 * 2**k for k in range(11))
+_RELATIVE_WIDTH = 3.0
+"""Effects of one size are spread normally around it, with this part of it as SD."""
 _PRIOR_RESULTS = 40
 """So many results the published weights count for."""
 _LEARN_AGAIN = 1.25
@@ -43,6 +45,7 @@ class Effects:
         scale = unit * _UNIT
         sizes = (*(-size for size in reversed(_SIZES)), 0.0, *_SIZES)
         self.sizes = tuple(size * scale for size in sizes)
+        self._widths = tuple((size / _RELATIVE_WIDTH) ** 2 for size in self.sizes)
         middles = [(a + b) / 2 for a, b in itertools.pairwise(sizes)]
         shares = [0.0, *map(_share_below, middles), 1.0]
         self.prior = tuple(b - a for a, b in itertools.pairwise(shares))
@@ -69,8 +72,13 @@ class Effects:
 
     def _learn_weights(self, spread: float) -> None:
         """Expectation-maximisation over the histogram, with the prior as results of its own."""
-        half = -0.5 / spread
-        kernel = [[math.exp(half * (x - size) ** 2) for size in self.sizes] for x in self.sizes]
+        pairs = [
+            (size, spread + width) for size, width in zip(self.sizes, self._widths, strict=True)
+        ]
+        kernel = [
+            [math.exp(-0.5 * (x - size) ** 2 / whole) / math.sqrt(whole) for size, whole in pairs]
+            for x in self.sizes
+        ]
         for _ in range(_ROUNDS):
             counts = [_PRIOR_RESULTS * share for share in self.prior]
             for seen, row in zip(self._seen, kernel, strict=True):
@@ -86,27 +94,26 @@ class Effects:
         """The belief about an experiment measured at `value`, a mean with variance `own`.
 
         For each size of effect the true val_bpb has a normal prior around the base's mean plus
-        that size; the result mixes their posteriors.
+        that size, as wide as sizes are apart; the result mixes their posteriors. (What is spread
+        around a negative size is counted as better; a thousandth of it is not.)
         """
         spread = own + base.variance
         difference = value - base.mean
-        half, share = -0.5 / spread, base.variance / spread
-        sizes = self.sizes
-        parts = [
-            weight * math.exp(half * (difference - size) ** 2)
-            for weight, size in zip(self.weights, sizes, strict=True)
-        ]
-        total = sum(parts)
+        total = first = second = better = 0.0
+        for weight, size, width in zip(self.weights, self.sizes, self._widths, strict=True):
+            whole = spread + width
+            part = weight / math.sqrt(whole) * math.exp(-0.5 * (difference - size) ** 2 / whole)
+            share = 1.0 - own / whole
+            shift = size + share * (difference - size)
+            total += part
+            first += part * shift
+            second += part * (shift * shift + share * own)
+            if size < 0:
+                better += part
         if total < _TINY:  # further away than any effect known
             return Belief(value, own, float(difference < 0))
-        first = second = 0.0
-        for part, size in zip(parts, sizes, strict=True):
-            shift = size + share * (difference - size)
-            first += part * shift
-            second += part * shift * shift
-        first, second = first / total, second / total
-        better = sum(parts[: len(_SIZES)]) / total
-        return Belief(base.mean + first, share * own + second - first * first, better)
+        first /= total
+        return Belief(base.mean + first, second / total - first * first, better / total)
 
     def bar(self, own: float, base: Belief) -> float:
         """The val_bpb below which a single trial makes its experiment probably better."""

@@ -130,28 +130,9 @@ class Leaderboard:
             return f"{hours:g} hours are over"
         return ""
 
-    def claim_trains(self, worker: str) -> bool:
-        """Whether a claim in the class of `worker` waits for a trial that runs."""
-        known = self.class_of(worker)
-        pair = (known.contest.contender, known.champion()) if known.contest else ()
-        return any(entry and entry.running for entry in pair)
-
     def queued(self, worker: str) -> list[str]:
         """Experiments of `worker` that still need a trial, oldest first."""
         return list(self.workers[worker].queue)
-
-    def baseline_due(self, worker: str) -> bool:
-        """Whether `worker` should run the baseline now.
-
-        A device class needs it once, or twice on different devices where it has several.
-        """
-        device_class = self.workers[worker].joined.device_class
-        entry = self.classes[device_class].entries[BASELINE]
-        workers = sum(self.workers[w].joined.device_class == device_class for w in self.active)
-        done = [trial for trial in entry.trials if trial.outcome != "interrupted"]
-        if len(done) >= min(2, workers):
-            return False
-        return all(trial.worker != worker for trial in done)
 
     # ---- one method per kind of record -----------------------------------------------------
 
@@ -270,7 +251,8 @@ class Leaderboard:
             self._judge_scored(known, entry)
         if entry.kind != "candidate":
             for waiting in self._waiting.pop((trial.device_class, entry.experiment), []):
-                self._judge_scored(known, waiting)
+                if waiting.estimate:
+                    self._judge_scored(known, waiting)
 
     def _note_best(self, worker: WorkerState, trial: Trial) -> None:
         lowest, found = worker.best_val_bpb, trial.val_bpb
@@ -318,7 +300,12 @@ class Leaderboard:
             self.stopping = "now" if record.now else self.stopping or "soft"
             self.stop_reason = self.stop_reason or record.reason or "by swarm stop"
             return
-        for name in record.workers or list(self.active):
+        names = record.workers or tuple(self.active)
+        if record.action == "calibrate":
+            for known in {id(known): known for known in map(self.class_of, names)}.values():
+                known.calibrations += record.count
+            return
+        for name in names:
             worker = self.workers[name]
             if record.action == "sync":
                 worker.sync_asked = record.seq

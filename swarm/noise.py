@@ -14,30 +14,35 @@ datacenter GPUs, and the upper end of laptops' trials."""
 PRIOR_TRIALS = 4
 """The prior counts as so many degrees of freedom, and gives one of them up for each that is
 measured: from then on replicates alone decide."""
+_LEAST_VARIANCE = 1e-18
 
 
 class Noise(msgspec.Struct):
     """The pooled variance of val_bpb within experiments of one device class.
 
     `squares` is the sum of squared deviations from the means of experiments, `freedom` its degrees
-    of freedom: one less than the trials of each experiment.
+    of freedom: one less than the trials of each experiment. `variance` is that of one trial, in
+    val_bpb²; never zero.
     """
 
     prior_sd: float
     squares: float = 0.0
     freedom: int = 0
+    variance: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._pool()
 
     def change(self, before: Sequence[float], after: Sequence[float]) -> None:
         """The values of one experiment were `before` and are `after`."""
         self.squares += sum_of_squares(after) - sum_of_squares(before)
         self.freedom += max(0, len(after) - 1) - max(0, len(before) - 1)
+        self._pool()
 
-    @property
-    def variance(self) -> float:
-        """Of one trial, in val_bpb²; never zero."""
+    def _pool(self) -> None:
         prior = max(0, PRIOR_TRIALS - self.freedom)
         total = prior * self.prior_sd**2 + max(self.squares, 0.0)
-        return max(total / (prior + self.freedom), 1e-18)
+        self.variance = max(total / (prior + self.freedom), _LEAST_VARIANCE)
 
     @property
     def sd(self) -> float:

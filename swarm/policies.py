@@ -6,12 +6,11 @@ journal agrees.
 
 from __future__ import annotations
 
-import heapq
 from typing import Literal, NamedTuple, Protocol
 
 from swarm import claims
+from swarm.beliefs import bar_of, belief_of, measured
 from swarm.decide import Comparison, Verdict, spelled, worth
-from swarm.effects import Belief
 from swarm.records import Purpose
 from swarm.standings import DeviceClass, Entry
 
@@ -57,7 +56,7 @@ class Greedy:
         top = known.top()
         lower = top is None or top.estimate is None or entry.estimate.mean < top.estimate.mean
         if entry.kind == "keep":
-            known.kept[entry.experiment] = entry
+            known.keep(entry)
             if lower:
                 known.incumbent = known.best = entry.experiment
 
@@ -65,7 +64,7 @@ class Greedy:
         return _asked_for(known)
 
     def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
-        known.kept.pop(entry.experiment, None)
+        known.drop(entry)
         means = {n: e.estimate.mean for n, e in known.kept.items() if e.estimate}
         known.incumbent = known.best = min(means, key=means.__getitem__, default=None)
 
@@ -75,11 +74,11 @@ class Likely(NamedTuple):
 
     known: DeviceClass
     entry: Entry
-    base: Entry
 
     def __str__(self) -> str:
-        entry, base, sigma = self.entry, self.base, self.known.noise.sd
-        assert entry.estimate and base.estimate
+        entry, base, sigma = self.entry, self.entry.base, self.known.noise.sd
+        if entry.estimate is None or base is None or base.estimate is None:
+            return "what it built on was rejected"
         better = belief_of(self.known, entry).better
         text = f"{spelled(entry.estimate, sigma)} vs {spelled(base.estimate, sigma)} of"
         text = f"{text} {base.experiment}; P(better) {better:.2f}"
@@ -94,8 +93,9 @@ CREDITS_PER_RESULT = 0.02
 MOST_CREDITS = 8.0
 BUSY_WORTH = 2.0
 """A replicate goes before a proposal when it is worth so many times what a proposal gains."""
+IDLE_WORTH = 0.01
+"""An idle device does not repeat what is expected to gain less than this part of σ."""
 GAIN_MEMORY = 64
-RIVALS = 5
 MOST_REPLICATES = 8
 ENOUGH_FREEDOM = 30
 """Degrees of freedom at which σ is known to 13 %, and more calibration would be waste."""
@@ -119,9 +119,9 @@ class Probable:
     def _judge_new(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
         assert entry.estimate is not None
         if base is None:
-            entry.belief = _measured(known, entry)
+            entry.belief = measured(known, entry)
             entry.judge(Verdict("keep", _first(entry)))
-            known.kept[entry.experiment] = entry
+            known.keep(entry)
             known.best = known.best or entry.experiment
         else:
             entry.base = base
@@ -146,27 +146,28 @@ class Probable:
             belief = belief_of(known, entry)
             if belief.mean < belief_of(known, base).mean:
                 entry.belief = belief
+        kind: Literal["keep", "discard"] = "keep" if entry.belief else "discard"
+        if kind == entry.kind:
+            return
         if entry.belief:
-            known.kept[entry.experiment] = entry
+            known.keep(entry)
         else:
-            known.kept.pop(entry.experiment, None)
-        entry.judge(Verdict("keep" if entry.belief else "discard", Likely(known, entry, base)))
+            known.drop(entry)
+        entry.judge(Verdict(kind, Likely(known, entry)))
 
     def _revise(self, known: DeviceClass, entry: Entry) -> None:
         """After a replicate: whatever was judged against the entry is judged again."""
         for changed in (entry, *known.descendants(entry)):
             changed.bar_version = (-1, -1)
-            if changed.estimate is None:
-                continue
             if changed.base is None:
-                changed.belief = _measured(known, changed)
-            else:
+                changed.belief = measured(known, changed) if changed.estimate else None
+            elif changed.estimate:
                 self._judge(known, changed, changed.base)
         self._crown(known)
 
     def _crown(self, known: DeviceClass) -> None:
-        means = {name: belief_of(known, entry).mean for name, entry in known.kept.items()}
-        known.incumbent = min(means, key=means.__getitem__, default=None)
+        known.rerank()
+        known.incumbent = next((entry.experiment for entry in known.leaders()), None)
 
     def _learn_gain(self, known: DeviceClass, before: Entry | None) -> None:
         """What a proposal gains lately, a moving average; claims earn their share of trials."""
@@ -179,7 +180,7 @@ class Probable:
         known.credits = min(MOST_CREDITS, known.credits + CREDITS_PER_RESULT)
 
     def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
-        known.kept.pop(entry.experiment, None)
+        known.drop(entry)
         known.doubtful.pop(entry.experiment, None)
         if known.contest and entry.experiment in (known.contest.contender.experiment, known.best):
             known.contest = None
@@ -190,7 +191,8 @@ class Probable:
             child.base = entry.base
             if entry.base:
                 entry.base.children = [*(entry.base.children or ()), child]
-            self._revise(known, child)
+            if child.estimate:
+                self._revise(known, child)
         self._crown(known)
 
     # ---- replicates ----------------------------------------------------------------------------
@@ -204,7 +206,9 @@ class Probable:
             return Due(claimed, "claim", "to confirm what the search has found")
         if occasion == "ending":
             return None
-        valuable = self._most_valuable(known, 0.0 if occasion == "idle" else BUSY_WORTH)
+        sd = known.noise.sd
+        least = IDLE_WORTH * sd if occasion == "idle" else BUSY_WORTH * known.gain
+        valuable = self._most_valuable(known, least)
         top = known.top()
         if valuable or occasion == "busy" or top is None or not top.may_repeat:
             return valuable
@@ -212,15 +216,13 @@ class Probable:
             return Due(top.experiment, "calibration", "to know the noise")
         return None
 
-    def _most_valuable(self, known: DeviceClass, threshold: float) -> Due | None:
-        """The replicate that improves the choice of the incumbent most, if that is enough."""
-        leaders = heapq.nsmallest(
-            RIVALS + 1, known.kept.values(), key=lambda entry: belief_of(known, entry).mean
-        )
+    def _most_valuable(self, known: DeviceClass, least: float) -> Due | None:
+        """The replicate that improves the choice of the incumbent most, if by `least` val_bpb."""
+        leaders = known.leaders()
         if len(leaders) < 2:
             return None
         first, second = (belief_of(known, entry).mean for entry in leaders[:2])
-        best, name = threshold * known.gain, None
+        best, name = least, None
         for entry in leaders:
             belief = belief_of(known, entry)
             gap = belief.mean - (second if entry is leaders[0] else first)
@@ -245,12 +247,12 @@ class Strict(Probable):
         hopeless = belief.mean >= belief_of(known, base).mean or count >= STRICT_REPLICATES
         entry.belief = belief if decided else None
         known.doubtful.pop(entry.experiment, None)
-        why = Likely(known, entry, base)
+        why = Likely(known, entry)
         if decided:
-            known.kept[entry.experiment] = entry
+            known.keep(entry)
             entry.judge(Verdict("keep", why, confirmed=True))
         elif hopeless:
-            known.kept.pop(entry.experiment, None)
+            known.drop(entry)
             entry.judge(Verdict("discard", why))
         else:
             known.doubtful[entry.experiment] = entry
@@ -270,30 +272,6 @@ class Strict(Probable):
 
 
 POLICIES: dict[str, Policy] = {"probable": Probable(), "greedy": Greedy(), "strict": Strict()}
-
-
-def belief_of(known: DeviceClass, entry: Entry) -> Belief:
-    """What is believed of an entry; computed where nobody needed it before."""
-    if entry.belief is not None:
-        return entry.belief
-    assert entry.estimate is not None
-    if entry.base is None:
-        return _measured(known, entry)
-    own = known.noise.variance / entry.estimate.replicates
-    return known.effects.believe(entry.estimate.mean, own, belief_of(known, entry.base))
-
-
-def bar_of(known: DeviceClass, base: Entry) -> float:
-    """Below this val_bpb a single trial makes a child of `base` probably better than it."""
-    if base.bar_version != known.version:
-        base.bar = known.effects.bar(known.noise.variance, belief_of(known, base))
-        base.bar_version = known.version
-    return base.bar
-
-
-def _measured(known: DeviceClass, entry: Entry) -> Belief:
-    assert entry.estimate is not None
-    return Belief(entry.estimate.mean, known.noise.variance / entry.estimate.replicates, 0.0)
 
 
 def _first(entry: Entry) -> str:

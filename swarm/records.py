@@ -10,7 +10,7 @@ import msgspec
 
 Outcome = Literal["ok", "crash", "timeout", "rejected", "interrupted"]
 AgentState = Literal["started", "exited", "parked"]
-Action = Literal["pause", "resume", "stop", "sync"]
+Action = Literal["pause", "resume", "stop", "sync", "calibrate"]
 EndState = Literal["stopped", "finished"]
 Purpose = Literal["experiment", "replicate", "claim", "calibration"]
 
@@ -169,10 +169,14 @@ class AgentEvent(Record, frozen=True, tag="agent"):
 
 
 class Control(Record, frozen=True, tag="control"):
-    """A command to the runners; no `workers` means all of them. `reason` says why a stop came."""
+    """A command to the runners; no `workers` means all of them. `reason` says why a stop came.
+
+    `calibrate` asks for `count` replicates of the incumbent in each of their device classes.
+    """
 
     action: Action
     workers: tuple[str, ...] = ()
+    count: int = 0
     now: bool = False
     reason: str = ""
 

@@ -141,11 +141,7 @@ class Runner:
             return False
         if self.ending or self.board.stopping:
             return True
-        if not self.board.exhausted(utc_now()) or self.board.queued(self.worker):
-            return False
-        return self.board.replicate(self.worker, "ending") is None and not self.board.claim_trains(
-            self.worker
-        )
+        return bool(self.board.exhausted(utc_now())) and allocate.is_over(self.board, self.worker)
 
     def _close(self) -> None:
         self.agent.end()

@@ -17,6 +17,9 @@ def add(known: DeviceClass, entry: Entry, trial: Trial) -> bool:
     """
     if entry.kind == "rejected" and entry.claim.parent is not None:
         return False  # it ran on when another trial of it was found out
+    if trial.val_bpb is not None and len(entry.trials) == 1:
+        known.rescore(entry, [trial.val_bpb])
+        return True
     scored = [other for other in entry.trials if other.val_bpb is not None]
     counted = [(other, other.num_steps) for other in scored if other.num_steps]
     if len(counted) > 1:

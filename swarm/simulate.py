@@ -79,8 +79,10 @@ class Outcome:
 class Simulation:
     """One swarm of a world, from its first trial to its last claim."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, keep_records: bool = False) -> None:
         self.world = world
+        self.told: list[records.AnyRecord] = []
+        self._keep_records = keep_records
         self.proposals = random.Random(f"proposals {world.seed}")
         self.noise = random.Random(f"noise {world.seed}")
         self.board = Leaderboard(Journal(Path(os.devnull)))
@@ -88,7 +90,7 @@ class Simulation:
         self.seen = Outcome()
         self.best = BASELINE
         self.ready = [0.0] * world.workers
-        self.budget = world.hours * world.workers
+        self.now = 0.0
         self.records = 0
         self._found()
 
@@ -98,6 +100,7 @@ class Simulation:
         resting: list[int] = []
         while events:
             now, number, trial = heapq.heappop(events)
+            self.now = now
             if trial:
                 self._finish(now, trial)
                 for other in resting:  # a result may be what they wait for
@@ -116,13 +119,13 @@ class Simulation:
 
     @property
     def _over(self) -> bool:
-        return self.seen.device_hours >= self.budget - _RESERVE * TRIAL_HOURS
+        return self.now >= self.world.hours - _RESERVE * TRIAL_HOURS / self.world.workers
 
     def _begin(self, now: float, number: int) -> tuple[float, int, str] | None:
         """Start the next trial on a device; return when it ends, where, and its name."""
         worker = _worker(number)
         thinking = self.ready[number] > now
-        busy = self.board.queued(worker) or self.board.baseline_due(worker)
+        busy = self.board.queued(worker) or allocate.baseline_due(self.board, worker)
         if not (self._over or thinking or busy):
             self._propose(now, worker)
         idle = self.world.idle and thinking
@@ -255,6 +258,8 @@ class Simulation:
         for name, value in (("seq", self.records), ("time", time)):
             msgspec.structs.force_setattr(record, name, value)
         self.board.apply(record)
+        if self._keep_records:
+            self.told.append(record)
 
 
 def simulate(world: World) -> Outcome:

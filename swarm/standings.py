@@ -5,6 +5,9 @@ There are as many trials and entries as experiments, so they are structs, which 
 
 from __future__ import annotations
 
+import bisect
+import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +23,8 @@ from swarm.records import Metrics, Outcome, Purpose
 
 _NO_METRICS = Metrics()
 _MOST_FAILURES = 2
+LEADERS = 6
+"""So many kept experiments are looked at when the next incumbent is chosen."""
 
 
 class Trial(msgspec.Struct, gc=False):
@@ -148,6 +153,7 @@ class DeviceClass:
     doubtful: dict[str, Entry] = field(default_factory=dict)
     noise_version: int = 0
     _versioned_sd: float = 0.0
+    _leaders: list[Entry] | None = None
 
     @property
     def sigma(self) -> float | None:
@@ -169,12 +175,36 @@ class DeviceClass:
 
     def rescore(self, entry: Entry, values: list[float]) -> None:
         """The scores of an experiment are now these; the noise learns from them."""
-        self.noise.change(entry.values, values)
-        entry.values, entry.estimate = values, decide.estimate(values)
+        before, entry.values, entry.estimate = entry.values, values, decide.estimate(values)
+        if len(before) < 2 and len(values) < 2:
+            return
+        self.noise.change(before, values)
         sd = self.noise.sd
         if not 0.97 < sd / (self._versioned_sd or 1e-18) < 1.03:
             self._versioned_sd = sd
             self.noise_version += 1
+
+    def keep(self, entry: Entry) -> None:
+        """The search may build on this entry."""
+        self.kept[entry.experiment] = entry
+        if self._leaders is not None and entry.belief:
+            bisect.insort(self._leaders, entry, key=_believed_mean)
+            del self._leaders[LEADERS:]
+
+    def drop(self, entry: Entry) -> None:
+        """The search may no longer build on it."""
+        if self.kept.pop(entry.experiment, None):
+            self._leaders = None
+
+    def leaders(self) -> list[Entry]:
+        """The kept entries with the lowest believed means, lowest first."""
+        if self._leaders is None:
+            self._leaders = heapq.nsmallest(LEADERS, self.kept.values(), key=_believed_mean)
+        return self._leaders
+
+    def rerank(self) -> None:
+        """Beliefs have changed: the leaders may be others now."""
+        self._leaders = None
 
     def descendants(self, entry: Entry) -> Iterator[Entry]:
         """All that were judged against `entry` or against such a one, parents first."""
@@ -184,6 +214,10 @@ class DeviceClass:
                 yield child
                 if child.children:
                     waiting.append(child)
+
+
+def _believed_mean(entry: Entry) -> float:
+    return entry.belief.mean if entry.belief else math.inf
 
 
 def new_class(name: str, scale: str, kind: str) -> DeviceClass:

@@ -26,6 +26,7 @@ FLOORS = (
     {"experiment", "merge", "door", "views"},
     {"launchers", "pollinate", "panes", "tmux"},
     {"pristine"},
+    {"sweep"},
     {"simulate"},
     {"allocate"},
     {"worktree", "trial", "mailbox", "leaderboard", "heartbeat"},
@@ -35,6 +36,7 @@ FLOORS = (
     {"scoring"},
     {"policies"},
     {"claims"},
+    {"beliefs"},
     {"hyperparameters", "standings"},
     {"journal", "decide", "effects", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
      "processes", "logfile", "assignments", "config", "meter", "memory", "sandbox"},
@@ -47,6 +49,7 @@ WRAPPED = {
     "optuna": {"agents/tpe.py"},
     "libtmux": {"tmux.py"},
     "git": {"worktree.py"},
+    "matplotlib": {"views/plots.py", "commands/simulating.py"},
     "shtab": {"commands/completion.py"},
 }
 

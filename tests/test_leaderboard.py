@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec.structs
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm import decide
+from swarm import allocate, decide
 from swarm.errors import JournalError
 from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
@@ -206,11 +207,11 @@ def test_work_of_a_worker_that_is_gone_may_be_claimed_again(story: Story) -> Non
     story.tell(worker("cpu0", "other class"), Reconfigured(config=CONFIG, workers=("cpu0",)))
     assert board.entry("e1").kind == "interrupted"
     assert board.primary is not None and board.primary.name == "other class"
-    assert board.baseline_due("cpu0")
+    assert allocate.baseline_due(board, "cpu0")
 
 
 def test_the_baseline_is_due_twice_where_there_are_two_workers(story: Story) -> None:
-    due = story.board.baseline_due
+    due = partial(allocate.baseline_due, story.board)
     assert due("cpu0") and due("cpu1")
     story.tell(started("t0", BASELINE))
     assert not due("cpu0"), "the second one goes to another device"

@@ -14,7 +14,8 @@ from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.order import Order
 from swarm.paths import Paths
-from swarm.views import table
+from swarm.standings import DeviceClass
+from swarm.views import documents, table
 
 _WATCH_SECONDS = 0.2
 
@@ -140,6 +141,31 @@ def sync(session: Session) -> None:
         say(f"now {Door(session.place.worktree).sync().reason}")
     else:
         _control(session, "sync")
+
+
+def noise(session: Session) -> None:
+    """Ask for replicates of the incumbents; with --wait print what they showed."""
+    paths, count = session.paths, session.arguments.replicates
+    fold = folded(paths)
+    if fold.state != "running":
+        raise Refused(f"swarm '{paths.tag}' has {fold.state}", f"swarm spawn --tag {paths.tag}")
+    fold.journal.append(records.Control(action="calibrate", count=count))
+    say(f"{count} replicates of the incumbent asked for (swarm status shows the noise)")
+    if not session.arguments.wait:
+        return
+    fold.refresh()
+    while fold.state == "running" and any(map(_calibrates, fold.classes.values())):
+        time.sleep(_WATCH_SECONDS)
+        fold.refresh()
+    for known in fold.classes.values():
+        print(f"{known.name}: {table.noise(documents.noise(known))}")
+
+
+def _calibrates(known: DeviceClass) -> bool:
+    running = (trial for entry in known.entries.values() for trial in entry.trials)
+    return known.calibrations > 0 or any(
+        trial.outcome is None and trial.purpose == "calibration" for trial in running
+    )
 
 
 def merge(session: Session) -> None:

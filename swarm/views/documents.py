@@ -29,6 +29,10 @@ def status(paths: Paths, board: Leaderboard, now: datetime | None = None) -> Doc
         "workers": [_worker(paths, board, name, moment) for name in board.active],
         "incumbent": _claimed(primary, primary.incumbent) if primary else None,
         "best": _claimed(primary, primary.best) if primary else None,
+        "device_classes": [
+            {"name": known.name, "noise": noise(known), "claim": _claim(known)}
+            for known in board.classes.values()
+        ],
         "spend": {"usd": 0.0, "tokens": 0, "device_hours": round(seconds / 3600, 4)},
     }
 
@@ -44,12 +48,38 @@ def board(paths: Paths, fold: Leaderboard, top: int | None, device_class: str | 
             {
                 "name": known.name,
                 "sigma": known.sigma,
+                "noise": noise(known),
                 "incumbent": _claimed(known, known.incumbent),
                 "best": _claimed(known, known.best),
                 "experiments": [experiment(entry) for entry in ranked(known)[:top]],
             }
             for known in classes
         ],
+    }
+
+
+def noise(known: DeviceClass) -> Document:
+    """The SD of a trial's val_bpb with its 95 % interval, and what it is known from."""
+    low, high = known.noise.interval()
+    return {
+        "sd": known.noise.sd,
+        "low": low,
+        "high": high,
+        "replicates": known.noise.freedom,
+        "measured": known.noise.is_measured,
+    }
+
+
+def _claim(known: DeviceClass) -> Document | None:
+    """The claim that is being tested, if any."""
+    contest, best = known.contest, known.champion()
+    if contest is None or best is None:
+        return None
+    return {
+        "experiment": contest.contender.experiment,
+        "against": best.experiment,
+        "trials": [len(contest.contender.evidence), len(best.evidence)],
+        "next_look": contest.wanted,
     }
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.standings import DeviceClass, Entry
+from swarm.views import documents
 from swarm.views.documents import Document, ranked
 
 _COLOURS: dict[str, str] = {
-    "keep": "32", "training": "32", "crash": "31", "timeout": "31", "rejected": "31",
-    "dead": "31", "parked": "33", "paused": "33", "candidate": "36", "interrupted": "33",
+    "keep": "32", "confirmed": "1;32", "training": "32",
+    "crash": "31", "timeout": "31", "rejected": "31", "dead": "31",
+    "parked": "33", "paused": "33", "candidate": "36", "interrupted": "33",
     "discard": "2",
 }  # fmt: skip
 _ELLIPSIS = "…"
@@ -66,6 +68,9 @@ def status(document: Document, style: Style) -> str:
                 f"{name}: {found['experiment']}, val_bpb {found['val_bpb']:.6f}{sd}"
                 f" (trials: {found['replicates']}), commit {found['commit'][:10]}"
             )
+    for known in document["device_classes"]:
+        lines.append(f"noise: {noise(known['noise'])}, {known['name']}")
+        lines += [_claim(known["claim"])] if known["claim"] else []
     rows = [["worker", "state", "exps", "best", "duty", "agent", "what"]]
     rows += [
         [
@@ -115,8 +120,7 @@ def verdict_line(entry: Entry, style: Style) -> str:
 
 
 def _class_lines(known: DeviceClass, top: int | None, style: Style) -> Iterable[str]:
-    sigma = "not measured yet" if known.sigma is None else f"{known.sigma:.6f}"
-    yield f"{known.name}   noise σ: {sigma}"
+    yield f"{known.name}   noise {noise(documents.noise(known))}"
     baseline = known.entries[BASELINE].estimate if BASELINE in known.entries else None
     rows = [["", "exp", "val_bpb", "Δ base", "n", "verdict", "worker", "parent", "description"]]
     for entry in ranked(known)[:top]:
@@ -124,18 +128,43 @@ def _class_lines(known: DeviceClass, top: int | None, style: Style) -> Iterable[
         delta = mean - baseline.mean if mean is not None and baseline else None
         rows.append(
             [
-                "*" if entry.experiment == known.incumbent else "",
+                _marks(known, entry),
                 entry.experiment,
                 _score(mean),
                 "-" if delta is None else f"{delta:+.6f}",
                 str(len(entry.values)),
-                entry.kind,
+                "confirmed" if entry.confirmed else entry.kind,
                 entry.claim.worker or "-",
                 entry.claim.parent or "-",
                 entry.claim.description,
             ]
         )
     yield from _table(rows, style, right=(2, 3, 4), coloured=5)
+    yield "* incumbent: the search builds on it   + best: what is claimed"
+
+
+def _marks(known: DeviceClass, entry: Entry) -> str:
+    incumbent, best = (entry.experiment == name for name in (known.incumbent, known.best))
+    return "*" * incumbent + "+" * best
+
+
+def noise(found: Document) -> str:
+    """What is known of the noise of a device class: `σ 0.000512 (95 %: 0.000392 to …)`."""
+    count = found["replicates"]
+    if not count:
+        return f"σ {found['sd']:.6f} assumed; nothing was replicated yet"
+    trials = "1 replicate" if count == 1 else f"{count} replicates"
+    partly = "" if found["measured"] else " and what is usual"
+    between = f"95 %: {found['low']:.6f} to {found['high']:.6f}"
+    return f"σ {found['sd']:.6f} ({between}; from {trials}{partly})"
+
+
+def _claim(found: Document) -> str:
+    own, other = found["trials"]
+    return (
+        f"claim under test: {found['experiment']} against {found['against']},"
+        f" {own} and {other} of {found['next_look']} trials each"
+    )
 
 
 def _score(value: float | None) -> str:
