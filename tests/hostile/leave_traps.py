@@ -12,6 +12,7 @@ os.unlink("run.log")
 os.symlink(secret, "run.log")
 os.makedirs("result.json/below")
 os.symlink(secret, f"result.json.{watchdog}.part")
+os.makedirs("tmp", exist_ok=True)
 os.chdir("tmp")
 for _ in range(1500):  # deeper than Python recurses, and longer than a path may be
     os.mkdir("d")
