@@ -16,7 +16,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -313,3 +313,28 @@ def test_a_trial_that_is_not_confined_reads_what_it_likes(scene: Scene) -> None:
     source = (HOSTILE / "steal_files.py").read_text()
     result = scene.run(source, scene.places(), confine=False)
     assert "read 0 files" not in result.reason
+
+
+LOOK = """
+try:
+    open("../../journal.jsonl").close()
+    print("it saw the journal")
+except PermissionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("said", ["on", "off"])
+def test_a_swarm_confines_its_trials_unless_told_otherwise(
+    run: Callable[..., object], repository: Path, environment: dict[str, str], said: str
+) -> None:
+    environment["SWARM_CONFINE"] = said
+    (repository / "train.py").write_text(toy.TRAIN + LOOK)
+    toy.git(repository, "commit", "--quiet", "-am", "look")
+    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "h", "--no-tmux",
+        "--agent", "cmd:sleep 1000")  # fmt: skip
+    trial = repository / "leaderboard" / "h" / "trials" / "t0"
+    wait_for(lambda: (trial / "result.json").exists())
+    run("stop", "--now")
+    confined = said == "on" and IN_FORCE["files"]
+    assert ("it saw the journal" in (trial / "run.log").read_text()) is not confined

@@ -63,10 +63,13 @@ def test_what_the_environment_names_is_granted_but_not_the_home(tmp_path: Path) 
         folder.mkdir(parents=True)
     for name in ("heldout.bin", "val.bin"):
         (data / name).write_text("x")
+    (data / "another name").symlink_to("heldout.bin")
+    (data / "folder").mkdir()
     given = {"HOME": str(home), "PATH": f"{home}:{tools}:relative", "SWARM_DATASET": str(data)}
     granted = {path for path, _ in places.grants(tmp_path / "t", tmp_path / "p", given, ())}
     assert {tools, data / "val.bin"} <= granted
-    assert not {home, data, data / "heldout.bin", Path("relative"), Path("/")} & granted
+    assert not {home, data, Path("relative"), Path("/")} & granted
+    assert not {data / "heldout.bin", data / "another name", data / "folder"} & granted
 
 
 def test_a_trial_has_a_home_of_its_own_and_caches_it_may_write(tmp_path: Path) -> None:
