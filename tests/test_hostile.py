@@ -202,6 +202,7 @@ CONFINED = {
     "change_attributes": ("network", "tried all"),
     "kill_others": ("signals network", "reached []"),
     "network": ("network", "reached []; files from outside: 0"),
+    "take_cores": ("network", "runs on 1 core"),
     "system_calls": ("network", "allowed: []"),
 }
 
@@ -231,6 +232,7 @@ def test_a_confined_trial_gets_nothing(scene: Scene, name: str) -> None:
                 "socket": os.path.relpath(scene.root / "s", scene.folder.with_name("t2")),
                 "abstract": f"swarm test {os.getpid()}",
             },
+            cores=(min(os.sched_getaffinity(0)),),
         )
     assert result.outcome == "crash"
     assert result.reason.startswith("exit code 1")

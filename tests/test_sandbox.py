@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from swarm import config, memory, sandbox
-from swarm.meter import descendants, disk_use
+from swarm.meter import Meter, descendants, disk_use, memory_use
 from swarm.sandbox import Sandbox, landlock, places, seccomp
 
 IN_FORCE = sandbox.try_out()
@@ -82,7 +82,17 @@ def test_a_trial_has_a_home_of_its_own_and_caches_it_may_write(tmp_path: Path) -
 
 
 HONEST = """
-import ctypes, multiprocessing, os, shutil, subprocess, tempfile
+import ctypes, multiprocessing, os, shutil, subprocess, tempfile, threading
+def name_thread():
+    with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as file:
+        file.write("worker")
+    named.append(1)
+named = []
+for _ in range(2):
+    thread = threading.Thread(target=name_thread)
+    thread.start()
+    thread.join()
+assert len(named) == 2
 with multiprocessing.get_context("fork").Pool(2) as pool:
     assert pool.map(abs, [-1, -2]) == [1, 2]
 source = tempfile.NamedTemporaryFile("w", suffix=".c", delete=False)
@@ -188,6 +198,19 @@ def test_the_meter_counts_files_and_all_descendants(tmp_path: Path) -> None:
             os.kill(process, signal.SIGKILL)
         child.wait()
         child.stdout.close()
+
+
+def test_the_meter_works_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child = subprocess.Popen(["sleep", "9"])
+    monkeypatch.setattr(sys, "platform", "darwin")
+    try:
+        assert child.pid in list(descendants(os.getpid(), 100))
+        assert memory_use([child.pid], 0) > 50_000
+        assert "share of this machine" in str(Meter(tmp_path, 50_000, 1 << 40, 99).excess())
+    finally:
+        child.kill()
+        child.wait()
+    assert memory_use([child.pid], 0) == 0
 
 
 def test_confinement_can_be_switched_off() -> None:
