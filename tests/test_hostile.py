@@ -149,6 +149,7 @@ def attack(
     assert scene.snapshot(own) == before
     log = scene.folder / "run.log"
     assert log.is_file() and not log.is_symlink()
+    assert log.stat().st_size < 5 << 20
     assert SECRET not in log.read_text()
     attacked = scene.folder
     pristine = scene.swarm / "pristine" / "prepare.py"
@@ -243,11 +244,6 @@ def test_what_a_trial_leaves_is_no_trap_for_the_watchdog(scene: Scene) -> None:
     result = attack(scene, "leave_traps", timeout=20.0)
     assert result.outcome == "rejected"
     assert "did not measure" in result.reason
-
-
-def test_the_log_of_a_flood_is_small(scene: Scene) -> None:
-    attack(scene, "flood", timeout=1.0)
-    assert (scene.swarm / "trials" / "t2" / "run.log").stat().st_size < 5 << 20
 
 
 def test_a_forged_attestation_is_for_a_second_evaluation_to_find(scene: Scene) -> None:
