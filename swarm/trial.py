@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,7 +114,8 @@ def _tidy(folder: Path, log: CappedLog) -> None:
         remove.append("run.log")
     remove += [entry.name for entry in os.scandir(folder) if _is_trap(entry)]
     # `rm`, as folders may be nested deeper than Python's recursion reaches.
-    command = ["rm", "-rf", "--", *{str(folder / name) for name in remove}]
+    rm = shutil.which("rm", path=os.defpath) or "rm"  # a user's PATH may hold a few tools only
+    command = [rm, "-rf", "--", *{str(folder / name) for name in remove}]
     subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if lost:
         log.move_to(folder / "run.log")

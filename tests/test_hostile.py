@@ -16,7 +16,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,6 +135,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     assert runner.poll() is None, "the runner was killed"
     runner.kill()
     runner.wait()
+    subprocess.run(["rm", "-rf", str(root)], check=True)  # deeper than pytest can remove
 
 
 def attack(
@@ -148,6 +149,7 @@ def attack(
     assert scene.snapshot(own) == before
     log = scene.folder / "run.log"
     assert log.is_file() and not log.is_symlink()
+    assert log.stat().st_size < 5 << 20
     assert SECRET not in log.read_text()
     attacked = scene.folder
     pristine = scene.swarm / "pristine" / "prepare.py"
@@ -199,17 +201,18 @@ CONFINED = {
     "write_outside": ("files", "done: []"),
     "edit_prepare": ("files", "PermissionError"),
     "change_attributes": ("network", "tried all"),
-    "kill_others": ("signals", "reached []"),
+    "kill_others": ("signals network", "reached []"),
     "network": ("network", "reached []; files from outside: 0"),
+    "take_cores": ("network", "runs on 1 core"),
     "system_calls": ("network", "allowed: []"),
 }
 
 
 @pytest.mark.parametrize("name", CONFINED)
 def test_a_confined_trial_gets_nothing(scene: Scene, name: str) -> None:
-    part, reason = CONFINED[name]
-    if not IN_FORCE[part]:
-        pytest.skip(f"no confinement of {part} here")
+    parts, reason = CONFINED[name]
+    if not all(IN_FORCE[part] for part in parts.split()):
+        pytest.skip(f"no confinement of {parts} here")
     if name == "system_calls" and platform.machine() != "x86_64":
         pytest.skip("its numbers are of x86_64")
     with (
@@ -230,6 +233,7 @@ def test_a_confined_trial_gets_nothing(scene: Scene, name: str) -> None:
                 "socket": os.path.relpath(scene.root / "s", scene.folder.with_name("t2")),
                 "abstract": f"swarm test {os.getpid()}",
             },
+            cores=(min(os.sched_getaffinity(0)),),
         )
     assert result.outcome == "crash"
     assert result.reason.startswith("exit code 1")
@@ -240,11 +244,6 @@ def test_what_a_trial_leaves_is_no_trap_for_the_watchdog(scene: Scene) -> None:
     result = attack(scene, "leave_traps", timeout=20.0)
     assert result.outcome == "rejected"
     assert "did not measure" in result.reason
-
-
-def test_the_log_of_a_flood_is_small(scene: Scene) -> None:
-    attack(scene, "flood", timeout=1.0)
-    assert (scene.swarm / "trials" / "t2" / "run.log").stat().st_size < 5 << 20
 
 
 def test_a_forged_attestation_is_for_a_second_evaluation_to_find(scene: Scene) -> None:
@@ -312,3 +311,28 @@ def test_a_trial_that_is_not_confined_reads_what_it_likes(scene: Scene) -> None:
     source = (HOSTILE / "steal_files.py").read_text()
     result = scene.run(source, scene.places(), confine=False)
     assert "read 0 files" not in result.reason
+
+
+LOOK = """
+try:
+    open("../../journal.jsonl").close()
+    print("it saw the journal")
+except PermissionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("said", ["on", "off"])
+def test_a_swarm_confines_its_trials_unless_told_otherwise(
+    run: Callable[..., object], repository: Path, environment: dict[str, str], said: str
+) -> None:
+    environment["SWARM_CONFINE"] = said
+    (repository / "train.py").write_text(toy.TRAIN + LOOK)
+    toy.git(repository, "commit", "--quiet", "-am", "look")
+    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "h", "--no-tmux",
+        "--agent", "cmd:sleep 1000")  # fmt: skip
+    trial = repository / "leaderboard" / "h" / "trials" / "t0"
+    wait_for(lambda: (trial / "result.json").exists())
+    run("stop", "--now")
+    confined = said == "on" and IN_FORCE["files"]
+    assert ("it saw the journal" in (trial / "run.log").read_text()) is not confined

@@ -61,7 +61,7 @@ def ruleset(grants: Iterable[tuple[Path, int]], version: int) -> int:
 
     TCP, signals to other processes and foreign abstract sockets are denied where `version` can.
     """
-    handled = (1 << _KNOWN_RIGHTS.get(version, 16)) - 1
+    handled = _handled(version)
     tcp = _ALL_TCP if version >= 4 else 0
     scopes = _SCOPES if version >= 6 else 0
     attributes = _RulesetAttr(handled, tcp, scopes)
@@ -73,8 +73,17 @@ def ruleset(grants: Iterable[tuple[Path, int]], version: int) -> int:
 
 
 def restrict(rules: int) -> None:
-    """Bind this process, and all it will start, to the rules. Needs no_new_privs."""
+    """Bind this process, and all it will start, to the rules. Needs no_new_privs.
+
+    It may still write below its own /proc/<pid>, whose number nobody knew before: CUDA names its
+    threads there (`task/<tid>/comm`), and cuInit fails with 304 where it cannot.
+    """
+    _allow(rules, Path(f"/proc/{os.getpid()}"), (WRITE_FILE | _TRUNCATE) & _handled(abi()))
     _call(_RESTRICT_SELF, rules, 0)
+
+
+def _handled(version: int) -> int:
+    return (1 << _KNOWN_RIGHTS.get(version, 16)) - 1
 
 
 def _allow(rules: int, path: Path, rights: int) -> None:

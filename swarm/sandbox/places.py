@@ -62,8 +62,9 @@ def grants(
     dataset = Path(given["SWARM_DATASET"]) if "SWARM_DATASET" in given else None
     if dataset:
         hidden.append((dataset / _HELD_OUT).resolve())
-        files = dataset.iterdir() if dataset.is_dir() else ()
-        yield from ((path, READ_FILE) for path in files if path.name != _HELD_OUT)
+        entries = dataset.iterdir() if dataset.is_dir() else ()
+        files = (path for path in entries if path.is_file() and path.resolve() != hidden[-1])
+        yield from ((path, READ_FILE) for path in files)
     for tree in (*map(Path, _SYSTEM), *_python(hidden)):
         yield from ((place, READ) for place in _around(tree.resolve(), hidden))
     for place in _named(given):

@@ -15,7 +15,6 @@ for process in (os.getppid(), places["runner"]):
         lambda process: os.killpg(os.getpgid(process), signal.SIGKILL),
         lambda process: signal.pidfd_send_signal(os.pidfd_open(process), signal.SIGKILL),
         lambda process: resource.prlimit(process, resource.RLIMIT_CPU, (1, 1)),
-        lambda process: os.sched_setaffinity(process, {0}),
     ):
         try:
             call(process)

@@ -14,7 +14,6 @@ NUMBERS = {  # of x86_64, with arguments that would do nothing
     "bpf": (321, -1, 0, 0),
     "keyctl": (250, -1, 0, 0, 0, 0),
     "kexec_load": (246, 0, 0, 0, 0),
-    "sched_setaffinity": (203, 0, 0, 0),
     "x32": (0x40000000 + 39,),
     "clone into a user namespace": (56, 0x10000000, 0, 0, 0, 0),
 }
