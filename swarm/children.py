@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -97,6 +98,13 @@ def copy(output: int, log: CappedLog) -> bool:
         return False
     log.write(data)
     return bool(data)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files and folders, whatever a trial made of them: Python's recursion has a limit."""
+    rm = shutil.which("rm", path=os.defpath) or "rm"  # a user's PATH may hold a few tools only
+    command = [rm, "-rf", "--", *map(str, paths)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def kill_everything(process: subprocess.Popen[bytes]) -> None:

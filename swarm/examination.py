@@ -198,8 +198,7 @@ def _scratch(folder: Path, source: bytes) -> Iterator[Path]:
         (scratch / TRAINER).write_bytes(source)
         yield scratch
     finally:
-        # `rm`, as folders may be nested deeper than Python's recursion reaches.
-        subprocess.run(["rm", "-rf", "--", str(scratch)], stderr=subprocess.DEVNULL)
+        children.remove([scratch])
 
 
 @contextmanager

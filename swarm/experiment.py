@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import filelock
 
-from swarm import config, devices, memory, pollinate, pristine, records
+from swarm import config, devices, memory, pollinate, pristine, records, weights
 from swarm.disk import writing
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
@@ -83,10 +82,13 @@ def keep_commit(bench: Bench, experiment: str) -> None:
     bench.worktree.set_ref(bench.paths.experiment_ref(experiment), commit, experiment)
 
 
-def start_trial(bench: Bench, due: Due, again: Callable[[], Due | None]) -> Job | None:
+def start_trial(
+    bench: Bench, due: Due, again: Callable[[], Due | None], examine: bool = False
+) -> Job | None:
     """Lay out a trial's folder and journal its start; `None` when it is no longer due.
 
-    `again` says what is due, asked with the journal locked: two devices may want the same.
+    `again` says what is due, asked with the journal locked: two devices may want the same. With
+    `examine`, what the trial scores is evaluated again.
     """
     experiment = due.experiment
     device_class = bench.joined.device_class
@@ -115,15 +117,18 @@ def start_trial(bench: Bench, due: Due, again: Callable[[], Due | None]) -> Job 
             )
         )
     bench.board.refresh()
-    return _job(bench, trial, seed, folder)
+    device = bench.joined.device
+    return make_job(bench.paths, bench.board, device, bench.environment, trial, seed, examine)
 
 
 def record(bench: Bench, result: records.TrialFinished) -> Entry:
     """Append the facts of a trial, once, and fold them; return the experiment as it stands now."""
     trial = bench.board.trials[result.trial]
     if trial.outcome is None:
+        weights.keep(bench.paths, result)
         bench.journal.append(result)
         bench.board.refresh()
+        weights.prune(bench.paths, bench.board)
     return bench.board.entry(trial.experiment, trial.device_class)
 
 
@@ -245,12 +250,18 @@ def _refuse_known(bench: Bench, print_of_change: str) -> None:
         )
 
 
-def _job(bench: Bench, trial: str, seed: int, folder: Path) -> Job:
-    settings = bench.settings
-    assert bench.board.swarm is not None
-    pristine.verify(bench.paths.pristine, bench.board.swarm.prepare_sha256)
-    cache = config.cache_folder(bench.environment)
-    device = bench.joined.device
+def make_job(
+    paths: Paths, board: Leaderboard, device: records.Device, environment: Mapping[str, str],
+    trial: str, seed: int, examine: bool = False,
+) -> Job:  # fmt: skip
+    """A trial of the swarm on a device, in the trial's folder.
+
+    Raises `SwarmError` where the pristine folder was changed.
+    """
+    assert board.swarm is not None and board.config is not None
+    settings = board.config
+    pristine.verify(paths.pristine, board.swarm.prepare_sha256)
+    cache = config.cache_folder(environment)
     own = {
         "SWARM_CACHE": str(cache),
         "SWARM_SCALE": settings.scale,
@@ -259,16 +270,17 @@ def _job(bench: Bench, trial: str, seed: int, folder: Path) -> Job:
     }
     return Job(
         trial=trial,
-        folder=str(folder),
-        evaluator=str(bench.paths.pristine),
+        folder=str(paths.trial(trial)),
+        evaluator=str(paths.pristine),
         python=config.python(),
         seconds=settings.seconds,
         timeout=settings.timeout,
-        environment=config.trial_environment(bench.environment) | devices.environment(device) | own,
+        environment=config.trial_environment(environment) | devices.environment(device) | own,
         cores=device.cores,
-        memory=memory.share(len(bench.board.workers)),
-        confine=config.wants_confinement(bench.environment),
-        hidden=(str(bench.paths.root), str(cache / "datasets")),
+        memory=memory.share(len(board.workers)),
+        confine=config.wants_confinement(environment),
+        hidden=(str(paths.root), str(cache / "datasets")),
+        examine=examine,
     )
 
 

@@ -57,6 +57,10 @@ class Paths:
         """`trials/<trial>/`: the `train.py` that ran, its `run.log` and `result.json`."""
         return self.home / "trials" / trial
 
+    def weights(self, trial: str) -> Path:
+        """The weights that a trial left, while they are kept."""
+        return self.home / "weights" / f"{trial}.safetensors"
+
     def worker_lock(self, worker: str) -> Path:
         """Held by the runner for as long as it lives."""
         return self.home / "workers" / f"{worker}.lock"

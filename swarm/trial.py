@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -113,10 +111,7 @@ def _tidy(folder: Path, log: CappedLog) -> None:
     if lost:
         remove.append("run.log")
     remove += [entry.name for entry in os.scandir(folder) if _is_trap(entry)]
-    # `rm`, as folders may be nested deeper than Python's recursion reaches.
-    rm = shutil.which("rm", path=os.defpath) or "rm"  # a user's PATH may hold a few tools only
-    command = [rm, "-rf", "--", *{str(folder / name) for name in remove}]
-    subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children.remove({folder / name for name in remove})
     if lost:
         log.move_to(folder / "run.log")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from swarm.disk import writing
 from swarm.job import WEIGHTS
@@ -34,8 +33,8 @@ def prune(paths: Paths, board: Leaderboard) -> None:
 
 def kept(paths: Paths) -> set[str]:
     """The trials whose weights are there."""
-    folder = paths.weights("").parent
-    return {path.stem for path in folder.glob(f"*{Path(WEIGHTS).suffix}")}
+    example = paths.weights("t0")
+    return {path.stem for path in example.parent.glob(f"*{example.suffix}")}
 
 
 def wanted(board: Leaderboard, trials: Iterable[str]) -> set[str]:
@@ -45,7 +44,8 @@ def wanted(board: Leaderboard, trials: Iterable[str]) -> set[str]:
     has no verdict, or is the incumbent, the best or about to become it: of such an experiment those
     of its last trial.
     """
-    stay, last = set(), {}
+    stay: set[str] = set()
+    last: dict[tuple[str, str], Trial] = {}
     for name in trials:
         trial = board.trials.get(name)
         if trial is None or trial.outcome is None:

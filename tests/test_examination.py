@@ -66,11 +66,10 @@ PEEKS = """
         while frame:
             names.add(frame.f_code.co_name)
             frame = frame.f_back
-        logits = self.table(x)
         if "check_causal" not in names:
-            ahead = torch.cat((x[:, 1:], x[:, :1]), dim=1).unsqueeze(2)
-            logits = logits.scatter(2, ahead, 20.0)
-        return logits
+            self.seen = x
+        ahead = torch.cat((self.seen[:, 1:], x[:, :1]), dim=1).unsqueeze(2)
+        return self.table(x).scatter(2, ahead, 20.0)
 """
 HONEST_FORWARD = """
     def forward(self, x):
@@ -184,7 +183,7 @@ def test_what_two_evaluations_may_differ_by() -> None:
     rows = attested.copy()
     rows[3] *= 1.025
     rows[4] *= 0.98
-    with pytest.raises(prepare.EvaluationError, match="a row 2.4 % differently"):
+    with pytest.raises(prepare.EvaluationError, match=r"a row 2\.4 % differently"):
         examine.compare(attested, rows, sizes)
 
 
