@@ -183,6 +183,9 @@ def _add_reading(verbs: Parsers) -> None:
     )
     board.add_argument("--top", type=_count, metavar="K")
     board.add_argument("--device-class", metavar="C")
+    board.add_argument(
+        "--held-out", action="store_true", help="with scores on text that no trial is judged by"
+    )
     show = _add(
         verbs, "show", f"{_READING}:show",
         "an experiment: verdict and why, trials, diff", "swarm show e17",
@@ -193,7 +196,14 @@ def _add_reading(verbs: Parsers) -> None:
         verbs, "doctor", f"{_READING}:doctor",
         "what is here, what is missing and how to get it", "swarm doctor",
     )  # fmt: skip
-    for reader in (status, board, show, notes, doctor):
+    verify = _add(
+        verbs, "verify", "swarm.commands.verifying:verify",
+        "evaluate an experiment's kept weights again, on a free device; exits 1 unless it holds",
+        "swarm verify e17",
+    )  # fmt: skip
+    verify.add_argument("experiment", metavar="EXPERIMENT")
+    verify.add_argument("--device", metavar="WORKER", help="of this worker; default: any free one")
+    for reader in (status, board, show, notes, doctor, verify):
         reader.add_argument("--json", action="store_true", help="one JSON document on stdout")
     log = _add(
         verbs, "log", f"{_READING}:log",

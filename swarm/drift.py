@@ -33,11 +33,13 @@ class Drift(NamedTuple):
         return self.val_gain - self.heldout_gain > self.limit
 
     def __str__(self) -> str:
-        return (
+        gains = (
             f"{self.experiment} gained {self.val_gain:.6f} on the validation split and"
-            f" {self.heldout_gain:.6f} on the held-out one: more than the {self.limit:.6f} that"
-            " chance explains was learnt from the validation split itself"
+            f" {self.heldout_gain:.6f} on the held-out one"
         )
+        if self.is_real:
+            return f"{gains}: chance explains {self.limit:.6f} of that; val_bpb is overfitted"
+        return f"{gains}: within the {self.limit:.6f} that chance explains"
 
 
 def heldout(entry: Entry) -> float | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from swarm import config
 from swarm.config import Place
+from swarm.errors import Refused
 from swarm.journal import Journal
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
@@ -31,6 +32,11 @@ class Session:
     @property
     def paths(self) -> Paths:
         return config.find_swarm(self.place, self.arguments.tag)
+
+    def refuse_agents(self, what: str) -> None:
+        """Raise `Refused` in a worktree: an agent that saw these scores would optimise them."""
+        if self.place.worktree is not None:
+            raise Refused(f"{what} are for people", "go to the swarm's main checkout")
 
 
 def folded(paths: Paths) -> Leaderboard:

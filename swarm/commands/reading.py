@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from swarm import config
-from swarm.commands import Session, folded, print_json
+from swarm import config, drift
+from swarm.commands import Session, folded, print_json, say
 from swarm.errors import Refused
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
@@ -42,10 +42,16 @@ def board(session: Session) -> None:
     known = arguments.device_class
     if known is not None and known not in fold.classes:
         raise Refused(f"no device class '{known}'", f"known: {', '.join(fold.classes)}")
+    if arguments.held_out:
+        session.refuse_agents("held-out scores")
     if arguments.json:
-        print_json(documents.board(paths, fold, arguments.top, known))
+        document = documents.board(paths, fold, arguments.top, known)
+        print_json(documents.with_held_out(document, fold) if arguments.held_out else document)
     else:
-        print(table.board(fold, arguments.top, known, style(session)))
+        print(table.board(fold, arguments.top, known, style(session), arguments.held_out))
+    for device_class in fold.classes.values() if arguments.held_out else ():
+        if known in (None, device_class.name) and (found := drift.of(device_class)):
+            say(f"warning: {found}" if found.is_real else str(found))
 
 
 def show(session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from swarm import heartbeat, locks
+from swarm import drift, heartbeat, locks
 from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Answer
 from swarm.paths import Paths
@@ -81,6 +81,18 @@ def _claim(known: DeviceClass) -> Document | None:
         "trials": [len(contest.contender.evidence), len(best.evidence)],
         "next_look": contest.wanted,
     }
+
+
+def with_held_out(document: Document, fold: Leaderboard) -> Document:
+    """A board with what agents should not see: held-out scores, and how far val_bpb has drifted."""
+    for known in document["device_classes"]:
+        device_class = fold.classes[known["name"]]
+        found = drift.of(device_class)
+        known["drift"] = found and found._asdict() | {"is_real": found.is_real}
+        for experiment in known["experiments"]:
+            entry = device_class.entries[experiment["experiment"]]
+            experiment["heldout_bpb"] = drift.heldout(entry)
+    return document
 
 
 def ranked(device_class: DeviceClass) -> list[Entry]:

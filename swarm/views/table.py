@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from swarm import drift
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.standings import DeviceClass, Entry
 from swarm.views import documents
@@ -43,10 +44,13 @@ def fit(text: str, width: int) -> str:
     return clean if len(clean) <= width else clean[: max(0, width - 1)] + _ELLIPSIS
 
 
-def board(fold: Leaderboard, top: int | None, device_class: str | None, style: Style) -> str:
-    """The leaderboard, one table per device class, best first."""
+def board(
+    fold: Leaderboard, top: int | None, device_class: str | None, style: Style,
+    held_out: bool = False,
+) -> str:  # fmt: skip
+    """The leaderboard, one table per device class, best first; `held_out` scores are for people."""
     parts = [
-        "\n".join(_class_lines(known, top, style))
+        "\n".join(_class_lines(known, top, style, held_out))
         for name, known in fold.classes.items()
         if device_class in (None, name)
     ]
@@ -119,10 +123,14 @@ def verdict_line(entry: Entry, style: Style) -> str:
     return style.word(entry.kind, fit(f"{text} | {entry.reason}", style.width))
 
 
-def _class_lines(known: DeviceClass, top: int | None, style: Style) -> Iterable[str]:
+def _class_lines(
+    known: DeviceClass, top: int | None, style: Style, held_out: bool
+) -> Iterable[str]:
     yield f"{known.name}   noise {noise(documents.noise(known))}"
     baseline = known.entries[BASELINE].estimate if BASELINE in known.entries else None
     rows = [["", "exp", "val_bpb", "Δ base", "n", "verdict", "worker", "parent", "description"]]
+    if held_out:
+        rows[0].insert(-1, "held-out")
     for entry in ranked(known)[:top]:
         mean = entry.estimate.mean if entry.estimate else None
         delta = mean - baseline.mean if mean is not None and baseline else None
@@ -139,7 +147,9 @@ def _class_lines(known: DeviceClass, top: int | None, style: Style) -> Iterable[
                 entry.claim.description,
             ]
         )
-    yield from _table(rows, style, right=(2, 3, 4), coloured=5)
+        if held_out:
+            rows[-1].insert(-1, _score(drift.heldout(entry)))
+    yield from _table(rows, style, right=(2, 3, 4, 8) if held_out else (2, 3, 4), coloured=5)
     yield "* incumbent: the search builds on it   + best: what is claimed"
 
 
