@@ -71,6 +71,13 @@ PEEKS = """
         ahead = torch.cat((self.seen[:, 1:], x[:, :1]), dim=1).unsqueeze(2)
         return self.table(x).scatter(2, ahead, 20.0)
 """
+REMEMBERS = """
+    def forward(self, x):
+        if not (hasattr(self, "seen") and torch.equal(self.seen[:, 0], x[:, 0])):
+            self.seen = x
+        ahead = torch.cat((self.seen[:, 1:], x[:, :1]), dim=1).unsqueeze(2)
+        return self.table(x).scatter(2, ahead, 20.0)
+"""
 HONEST_FORWARD = """
     def forward(self, x):
         return self.table(x)
@@ -85,8 +92,9 @@ HONEST_FORWARD = """
         (TINY.replace("    # evaluated\n", OTHER_WEIGHTS), "its saved weights score "),
         (TINY.replace("    # trained\n", NO_WEIGHTS), "its weights were not kept, so nothing"),
         (TINY.replace(HONEST_FORWARD, PEEKS), "the model looks ahead: "),
+        (TINY.replace(HONEST_FORWARD, REMEMBERS), "looks ahead: targets it cannot see cost "),
     ],
-    ids=["evaluator", "attestation", "weights", "no weights", "frames"],
+    ids=["evaluator", "attestation", "weights", "no weights", "frames", "memory"],
 )
 def test_a_forged_score_is_rejected(
     lab: Lab, request: pytest.FixtureRequest, source: str, reason: str

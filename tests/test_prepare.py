@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import functools
@@ -845,6 +846,10 @@ def test_bpb_is_the_float64_reference_for_every_batch_size(
         written = json.loads(attest.read_text())
         score = {"val_bpb": scores[batch_size], "tokens": tokens, "bytes": size, "causal": True}
         assert written.pop("training_seconds") > 0  # no batch was handed out: since the start
+        nats = np.frombuffer(base64.b64decode(written.pop("row_nats")), "<f4").astype(np.float64)
+        assert len(nats) == few_rows.rows["val"]
+        assert nats.sum() == pytest.approx(expected * math.log(2) * size, rel=1e-6)
+        assert written.pop("weights") == ""  # nobody asked for them
         assert written == score
         assert list(tmp_path.iterdir()) == [attest]
     assert scores[32] == scores[33] == scores[128]  # bit for bit

@@ -129,7 +129,8 @@ def test_held_out_scores_are_for_people(run: Run, swarm: Paths) -> None:
             finish(swarm, experiment=experiment, val_bpb=val, heldout_bpb=heldout)
     for reader in (("board", "--json"), ("board",), ("show", "e1"), ("show", "e1", "--json")):
         shown = run(*reader)
-        assert "7.654" not in shown.stdout + shown.stderr and "held" not in shown.stdout
+        assert "7.654" not in shown.stdout + shown.stderr and "held-out" not in shown.stdout
+        assert "heldout" not in shown.stdout
     board = run("board", "--held-out")
     assert "held-out" in board.stdout and "7.654321" in board.stdout
     assert "warning: e1 gained 0.6" in board.stderr and "is overfitted" in board.stderr

@@ -21,12 +21,15 @@ from swarm.harness.evaluation import (
     EvaluationError,
     bits_per_byte,
     bytes_of_rows,
+    checked_logits,
     nats_of_rows,
 )
+from swarm.harness.loader import to_device
 from swarm.harness.probes import cpu_device, pick_device
 from swarm.harness.served import RemoteModel
 from swarm.harness.settings import SCALES
 from swarm.harness.setup import keep_freed_memory
+from swarm.harness.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +39,9 @@ RANDOM_ROWS, BEST_ROWS, HELDOUT_ROWS = 256, 64, 512
 drawn at random, and those attested best; and the first rows of the held-out split. To gain 1 % by
 false rows, one needs 1 % of them with a loss of nothing, most of which are among the best, or 2 %
 at half their loss, which the random ones miss with a probability of 0.6 %."""
+UNSEEN_ROWS, UNSEEN_SDS = 128, 4.5
+"""A target's nats have an SD of about 3: in so many rows, a model that looks ahead for more than a
+third of its score is found, and an honest one is refused once in 300,000 times."""
 MAX_BPB_DIFFERENCE, MAX_ROW_DIFFERENCE = 5e-4, 0.02
 """Between two evaluations of the same weights: of their bits per byte, and of a row's nats as a
 share. In float32 on one CPU they differ by less than 1e-5. In bfloat16, compiled or eager, a logit
@@ -77,11 +83,14 @@ def examine(request: dict[str, Any]) -> dict[str, Any]:
     batch_size = SCALES[dataset.scale].eval_rows
     with torch.no_grad():
         chosen = choose(attested, sizes)
-        nats = nats_of_rows(model, splits["val"][chosen], batch_size, device, tokenizer)
-        found = compare(attested[chosen], nats.cpu().double().numpy(), sizes[chosen])
+        rows = splits["val"][chosen]
+        unseen = unseen_nats(model, rows[:UNSEEN_ROWS], batch_size, device, tokenizer)  # first
+        nats = nats_of_rows(model, rows, batch_size, device, tokenizer).cpu().double().numpy()
+        check_unseen(unseen, nats[:UNSEEN_ROWS] / scored_of_rows(rows[:UNSEEN_ROWS], tokenizer))
+        found = compare(attested[chosen], nats, sizes[chosen])
         held_out = splits["heldout"][:HELDOUT_ROWS]
-        nats = nats_of_rows(model, held_out, batch_size, device, tokenizer)
-    heldout_bpb = bits_per_byte(nats, sum(bytes_of_rows(held_out, tokenizer).tolist()))
+        held_out_nats = nats_of_rows(model, held_out, batch_size, device, tokenizer)
+    heldout_bpb = bits_per_byte(held_out_nats, sum(bytes_of_rows(held_out, tokenizer).tolist()))
     return found | {"heldout_bpb": heldout_bpb, "heldout_rows": len(held_out)}
 
 
@@ -94,6 +103,61 @@ def place() -> Device:
         return device
     keep_freed_memory()
     return cpu_device(torch)
+
+
+def unseen_nats(
+    model: Any, rows: np.ndarray, batch_size: int, device: Device, tokenizer: Tokenizer
+) -> np.ndarray:
+    """The nats of one random target of each row, which is not among the tokens the model gets.
+
+    That and all that follows it is replaced by random tokens.
+    """
+    import numpy as np
+    import torch
+
+    generator = np.random.default_rng()  # from the system's entropy
+    found: list[np.ndarray] = []
+    for start in range(0, len(rows), batch_size):
+        batch = rows[np.arange(start, start + batch_size) % len(rows)]
+        hidden, positions = batch.copy(), []
+        for row in hidden:
+            # A row of special tokens alone has no target that counts.
+            scored = np.flatnonzero(row[1:] < tokenizer.bos)
+            position = int(generator.choice(scored)) if len(scored) else 0
+            row[position + 1 :] = generator.integers(0, tokenizer.bos, len(row) - position - 1)
+            positions.append(position)
+        which = torch.arange(len(batch)), torch.tensor(positions)
+        targets = torch.from_numpy(batch.astype(np.int64))[:, 1:][which]
+        x = to_device(hidden, device)[:, :-1].contiguous()
+        logits = checked_logits(model, x, tokenizer.vocab_size)[which].float().cpu()
+        nats = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        found.append(nats.double().numpy()[: len(rows) - start])
+    joined: np.ndarray = np.concatenate(found)
+    return joined
+
+
+def scored_of_rows(rows: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """How many targets of each row count; at least one."""
+    import numpy as np
+
+    scored = (rows[:, 1:] < tokenizer.bos).sum(axis=1).astype(np.int64)
+    return scored.clip(1)
+
+
+def check_unseen(unseen: np.ndarray, means: np.ndarray) -> None:
+    """Unseen targets must be foretold as well as a row's are on average: a target is one of those.
+
+    `check_causal` compares two answers, and a model that remembers the first can repeat it. No
+    memory helps to foretell what was never shown. Raises EvaluationError.
+    """
+    import numpy as np
+
+    worse = unseen - means
+    if not worse.mean() <= UNSEEN_SDS * worse.std() / np.sqrt(len(worse)):
+        raise EvaluationError(
+            f"the model looks ahead: targets it cannot see cost {unseen.mean():.2f} nats,"
+            f" those it can {means.mean():.2f}"
+        )
 
 
 def decoded(text: str, rows: int) -> np.ndarray:
