@@ -87,6 +87,11 @@ def trial_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def wants_confinement(environment: Mapping[str, str]) -> bool:
+    """Whether trials are confined: `SWARM_CONFINE=off` is for a driver that cannot bear it."""
+    return environment.get("SWARM_CONFINE", "").lower() not in ("off", "0", "no")
+
+
 def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What an agent sees: everything, with this `swarm` first on PATH and no traces of a parent."""
     inherited = {k: v for k, v in environment.items() if k not in ("CLAUDECODE", "TMUX_PANE")}

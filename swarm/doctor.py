@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from swarm import config, cores, devices, processes
+from swarm import config, cores, devices, processes, sandbox
 from swarm.errors import SwarmError
 from swarm.filesystem import network_filesystem
 from swarm.records import Device
@@ -58,6 +59,7 @@ def examine(root: Path | None, environ: Mapping[str, str]) -> list[Check]:
         _tool("tmux", "-V", environ, None, "apt install tmux / brew install tmux, or --no-tmux"),
         _torch(gpus),
         devices_check,
+        _confinement(environ),
         _repository(root),
         _filesystem("filesystem", root or Path.cwd()),
         _cache(cache),
@@ -131,6 +133,23 @@ def _devices(environ: Mapping[str, str]) -> tuple[Check, Sequence[Device]]:
         return Check("devices", True, ", ".join(f"{gpu.name} {gpu.model}" for gpu in gpus)), gpus
     found = f"no GPU; {len(cores.available())} CPU cores ({cores.model()})"
     return Check("devices", None, found, "training runs on the CPU, at a small scale"), ()
+
+
+def _confinement(environ: Mapping[str, str]) -> Check:
+    """What keeps a trial to itself here, as a child of ours found out by trying to get out."""
+    if not config.wants_confinement(environ):
+        return Check("confinement", None, "off (SWARM_CONFINE)", "unset it to confine trials")
+    try:
+        tried = sandbox.try_out()
+    except (OSError, subprocess.SubprocessError) as error:
+        hint = "trials run without it: SWARM_CONFINE=off; please report this"
+        return Check("confinement", False, f"a confined Python fails: {error}", hint)
+    inside = ", ".join(part for part in sandbox.PARTS if tried[part])
+    missing = ", ".join(part for part in sandbox.PARTS if not tried[part])
+    if not missing:
+        return Check("confinement", True, inside)
+    hint = "trials can reach these; Linux 6.12 with Landlock and seccomp has all"
+    return Check("confinement", None, f"{inside or 'nothing'}; not: {missing}", hint)
 
 
 def _repository(root: Path | None) -> Check:

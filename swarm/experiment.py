@@ -8,7 +8,7 @@ from pathlib import Path
 
 import filelock
 
-from swarm import config, devices, pollinate, pristine, records
+from swarm import config, devices, memory, pollinate, pristine, records
 from swarm.disk import writing
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
@@ -266,6 +266,9 @@ def _job(bench: Bench, trial: str, seed: int, folder: Path) -> Job:
         timeout=settings.timeout,
         environment=config.trial_environment(bench.environment) | devices.environment(device) | own,
         cores=device.cores,
+        memory=memory.share(len(bench.board.active)),
+        confine=config.wants_confinement(bench.environment),
+        hidden=(str(bench.paths.root), str(cache / "datasets")),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from pathlib import Path
@@ -36,7 +37,7 @@ class CappedLog:
     """Writes to `path` up to `HEAD_BYTES`; of what follows the last `TAIL_BYTES` are kept."""
 
     def __init__(self, path: Path, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> None:
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115  closed by __exit__
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115  closed by __exit__
         self._head_left = head
         self._tail_size = tail
         self._tail: deque[bytes] = deque()
@@ -64,6 +65,25 @@ class CappedLog:
             self._head_left -= len(head)
         self._cut += len(overflow)
         self._remember(data)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the file of that name is this log, and nobody else wrote to it."""
+        try:
+            there = path.lstat()
+        except FileNotFoundError:
+            return False
+        ours = os.fstat(self._file.fileno())
+        same = (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+        return same and ours.st_size == self._file.tell()
+
+    def move_to(self, path: Path) -> None:
+        """Write the log anew to a name that is free, and go on there."""
+        size = self._file.tell()
+        self._file.seek(0)
+        content = self._file.read(size)
+        self._file.close()
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115  closed by __exit__
+        self._file.write(content)
 
     def tail(self) -> str:
         """The last `TAIL_BYTES` of everything written, as text."""

@@ -17,6 +17,7 @@ PRINTED_TOLERANCE = 1e-4
 BUDGET_SLACK = 1.1, 5.0
 """Training may exceed its budget by this factor plus these seconds (the step under way)."""
 _REASON_CHARACTERS = 400
+_MAX_ATTESTATION_BYTES = 1 << 16
 
 
 class Ended(Protocol):
@@ -28,12 +29,19 @@ class Ended(Protocol):
     def stopped(self) -> str | None: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def excess(self) -> str: ...
 
 
 class Attested(msgspec.Struct, frozen=True):
-    """What `prepare.evaluate_bpb` measured and wrote itself."""
+    """What `prepare.evaluate_bpb` measured and wrote itself.
+
+    `training_seconds` is the time from the first batch of the harness to the evaluation, or from
+    the start of the process where the harness gave no batch; older harnesses did not say.
+    """
 
     val_bpb: float
+    training_seconds: float = 0.0
 
 
 def parse(log: str) -> dict[str, str]:
@@ -76,6 +84,8 @@ def _outcome(
         return "interrupted", "its runner went away or was stopped", None
     if ending.stopped == "timeout":
         return "timeout", f"no result after {timeout:.0f} s; last line: {last_words(log)}", None
+    if ending.stopped == "excess":
+        return "crash", ending.excess, None
     # Not on its word alone: a train.py that says so each time would be run again for ever.
     if ending.exit_code != 0 and DISK_FULL in last_words(log) and is_full(attestation.parent):
         return "interrupted", last_words(log), None
@@ -84,16 +94,25 @@ def _outcome(
     claimed = _number(printed.get("val_bpb"))
     if claimed is None:
         return "crash", f"ended without a summary: {last_words(log)}", None
-    try:
-        attested = msgspec.json.decode(attestation.read_bytes(), type=Attested).val_bpb
-    except (OSError, msgspec.DecodeError):
+    found = _read(attestation)
+    if found is None:
         return "rejected", "printed a val_bpb that prepare.evaluate_bpb did not measure", None
+    attested = found.val_bpb
     if not attested > 0 or abs(claimed - attested) > PRINTED_TOLERANCE:
         return "rejected", f"printed val_bpb {claimed:.6f}, measured was {attested:.6f}", None
-    trained = _number(printed.get("training_seconds")) or 0.0
+    trained = max(_number(printed.get("training_seconds")) or 0.0, found.training_seconds)
     if trained > seconds * BUDGET_SLACK[0] + BUDGET_SLACK[1]:
         return "rejected", f"trained {trained:.0f} s of a budget of {seconds:.0f} s", None
     return "ok", "", attested
+
+
+def _read(attestation: Path) -> Attested | None:
+    """What is attested; `None` where that is nothing. A trial may have put anything there."""
+    try:
+        with open(attestation, "rb") as file:
+            return msgspec.json.decode(file.read(_MAX_ATTESTATION_BYTES), type=Attested)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def _metrics(printed: dict[str, str]) -> Metrics:

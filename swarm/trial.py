@@ -10,21 +10,26 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from swarm import summary
 from swarm.disk import write_whole
 from swarm.logfile import CappedLog
+from swarm.meter import Meter, children
 from swarm.records import TrialFinished
+from swarm.sandbox import PRIVATE, Sandbox, limits
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _KILL_GRACE_SECONDS = 5.0
+_UNLIMITED = 1 << 62
 _READ_BYTES = 1 << 16
 
 
@@ -32,7 +37,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """All a trial needs, wherever it runs. `folder` holds its train.py; times are in seconds.
 
     `evaluator` is the folder of the pristine prepare.py. `seconds` is the training budget,
-    `timeout` the limit for everything. `environment` is complete: nothing is inherited.
+    `timeout` the limit for everything. `environment` is complete: nothing is inherited. `memory`
+    and `disk`, in bytes, and `processes` are what the trial and all it starts may use at a time.
+    A trial that is confined sees nothing of `hidden`, wherever that lies.
     """
 
     trial: str
@@ -43,14 +50,20 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
     environment: dict[str, str]
     cores: tuple[int, ...] = ()
+    memory: int = _UNLIMITED
+    disk: int = 20_000_000_000
+    processes: int = limits.MAX_PROCESSES
+    confine: bool = True
+    hidden: tuple[str, ...] = ()
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How the process ended: its exit code, or why it was stopped."""
+    """How the process ended: its exit code, or why it was stopped (and then `excess`: of what)."""
 
     exit_code: int | None
-    stopped: str | None
+    stopped: Literal["timeout", "interrupted", "excess"] | None
     seconds: float
+    excess: str = ""
 
 
 def run(job: Job, lifeline: int) -> TrialFinished:
@@ -60,6 +73,7 @@ def run(job: Job, lifeline: int) -> TrialFinished:
     attestation.unlink(missing_ok=True)
     with CappedLog(folder / "run.log") as log:
         ending = _watch(job, attestation, log, lifeline)
+        _tidy(folder, log)
     return summary.judge(job.trial, job.seconds, job.timeout, ending, log.tail(), attestation)
 
 
@@ -77,30 +91,14 @@ def read_result(folder: Path) -> TrialFinished | None:
 
 
 def _watch(job: Job, attestation: Path, log: CappedLog, lifeline: int) -> Ending:
-    environment = job.environment | {
-        "PYTHONPATH": job.evaluator,
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "SWARM_SECONDS": repr(job.seconds),
-        "SWARM_ATTEST": str(attestation),
-        "SWARM_DEVICE_LOCKED": "1",
-    }
     started = time.monotonic()
-    process = subprocess.Popen(
-        [job.python, "train.py"],
-        cwd=job.folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=_die_with_parent,  # safe: the watchdog has one thread
-    )
+    process = _start(job, attestation)
     assert process.stdout is not None
     output = process.stdout.fileno()
     os.set_blocking(output, False)
-    stopped = None
+    meter = Meter(Path(job.folder), job.memory, job.disk, job.processes)
+    stopped: Literal["timeout", "interrupted", "excess"] | None = None
+    excess = None
     sources = [output, lifeline]
     while process.poll() is None:
         left = started + job.timeout - time.monotonic()
@@ -114,12 +112,72 @@ def _watch(job: Job, attestation: Path, log: CappedLog, lifeline: int) -> Ending
             break
         if output in ready and not _copy(output, log):
             sources.remove(output)
+        if excess := meter.excess():
+            stopped = "excess"
+            break
     seconds = time.monotonic() - started
     _kill_everything(process)
     while _copy(output, log):
         continue
     process.stdout.close()
-    return Ending(None if stopped else process.returncode, stopped, seconds)
+    return Ending(None if stopped else process.returncode, stopped, seconds, excess or "")
+
+
+def _start(job: Job, attestation: Path) -> subprocess.Popen[bytes]:
+    """Start train.py in a session of its own, confined if the job says so."""
+    environment, enter, sandbox = job.environment, _die_with_parent, None
+    if job.confine:
+        hidden = [Path(path) for path in job.hidden]
+        folder, evaluator = Path(job.folder), Path(job.evaluator)
+        sandbox = Sandbox.prepare(folder, evaluator, environment, hidden)
+        environment, enter = sandbox.environment, sandbox.enter
+    own = {
+        "PYTHONPATH": job.evaluator,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SWARM_SECONDS": repr(job.seconds),
+        "SWARM_ATTEST": str(attestation),
+        "SWARM_DEVICE_LOCKED": "1",
+    }
+    try:
+        return subprocess.Popen(
+            [job.python, "train.py"],
+            cwd=job.folder,
+            env=environment | own,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=enter,  # safe: the watchdog has one thread
+        )
+    finally:
+        if sandbox:
+            sandbox.close()
+
+
+def _tidy(folder: Path, log: CappedLog) -> None:
+    """Leave no trap in a folder whose trial has ended: we and others read and write there by name.
+
+    A link would lead us out of the folder, a named pipe would keep us for ever.
+    """
+    remove = [PRIVATE, "result.json"]
+    lost = not log.is_at(folder / "run.log")
+    if lost:
+        remove.append("run.log")
+    remove += [entry.name for entry in os.scandir(folder) if _is_trap(entry)]
+    # `rm`, as folders may be nested deeper than Python's recursion reaches.
+    rm = shutil.which("rm", path=os.defpath) or "rm"  # a user's PATH may hold a few tools only
+    command = [rm, "-rf", "--", *{str(folder / name) for name in remove}]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if lost:
+        log.move_to(folder / "run.log")
+
+
+def _is_trap(entry: os.DirEntry[str]) -> bool:
+    if entry.name.endswith(".part"):
+        return True
+    return not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False)
 
 
 def _copy(output: int, log: CappedLog) -> bool:
@@ -141,7 +199,7 @@ def _kill_everything(process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _KILL_GRACE_SECONDS
     _kill_group(process.pid)
     while time.monotonic() < deadline:
-        for child in _children(os.getpid()):
+        for child in children(os.getpid()):
             _kill_group(child)
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -162,26 +220,13 @@ def _kill_group(pid: int) -> None:
             continue  # it is not a group leader, or already gone
 
 
-def _children(parent: int) -> list[int]:
-    """Direct children of `parent`, from /proc; empty where there is no /proc."""
-    try:
-        text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-    except OSError:
-        return []
-    return [int(pid) for pid in text.split()]
-
-
 def _adopt_orphans() -> None:
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _die_with_parent() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    limits.die_with_parent(signal.SIGKILL)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ NAMES = [
     "tmux",
     "torch",
     "devices",
+    "confinement",
     "repository",
     "filesystem",
     "cache",

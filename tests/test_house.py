@@ -36,7 +36,7 @@ FLOORS = (
     {"beliefs"},
     {"hyperparameters", "standings"},
     {"journal", "decide", "effects", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
-     "processes", "logfile", "assignments", "config"},
+     "processes", "logfile", "assignments", "config", "meter", "memory", "sandbox"},
     {"records", "paths", "disk", "filesystem", "noise", "pace"},
     {"errors"},
     {"harness"},

@@ -844,6 +844,7 @@ def test_bpb_is_the_float64_reference_for_every_batch_size(
         assert scores[batch_size] == pytest.approx(expected, rel=1e-7)
         written = json.loads(attest.read_text())
         score = {"val_bpb": scores[batch_size], "tokens": tokens, "bytes": size, "causal": True}
+        assert written.pop("training_seconds") > 0  # no batch was handed out: since the start
         assert written == score
         assert list(tmp_path.iterdir()) == [attest]
     assert scores[32] == scores[33] == scores[128]  # bit for bit

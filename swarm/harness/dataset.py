@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarm.harness import budget
 from swarm.harness.settings import SCALE, SPLITS, PrepareError, cache_dir, check_environment
 from swarm.harness.tokenizer import Tokenizer
 
@@ -61,7 +62,13 @@ class Dataset:
         return self.rows[split] * self.seq_len
 
     def memory_map(self, split: str) -> np.ndarray:
-        """The rows of a split: uint16, shape (rows, T + 1)."""
+        """The rows of a split: uint16, shape (rows, T + 1). Who maps `train` has begun to train."""
+        if split == "train":
+            budget.rows_opened()
+        return self.rows_of(split)
+
+    def rows_of(self, split: str) -> np.ndarray:
+        """The same for the Loader, whose training begins with its batches."""
         import numpy as np
 
         shape = (self.rows[split], self.seq_len + 1)

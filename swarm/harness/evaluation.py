@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from swarm.harness import budget
 from swarm.harness.dataset import Dataset
 from swarm.harness.device import Device
 from swarm.harness.loader import to_device
@@ -46,6 +47,7 @@ def evaluate_bpb(
     import numpy as np
     import torch
 
+    trained = budget.training_seconds()
     dataset = dataset or Dataset.open()
     dataset.check(f"{split}.bin")
     dataset.check("tokenizer.json")
@@ -64,7 +66,10 @@ def evaluate_bpb(
     bpb = nats / (math.log(2) * size)
     if split == "val" and (attest := os.environ.get("SWARM_ATTEST")):
         tokens = int(counts[: tokenizer.bos].sum())
-        result = {"val_bpb": bpb, "tokens": tokens, "bytes": size, "causal": True}
+        result = {
+            "val_bpb": bpb, "tokens": tokens, "bytes": size, "causal": True,
+            "training_seconds": round(trained, 3),
+        }  # fmt: skip
         write_atomic(Path(attest), (json.dumps(result) + "\n").encode())
     return bpb
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from swarm.harness import budget
 from swarm.harness.dataset import Dataset
 from swarm.harness.device import ASYNCHRONOUS, Device
 
@@ -24,7 +25,7 @@ class Loader:
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, device: Device, seed: int) -> None:
-        self.data = dataset.memory_map("train")
+        self.data = dataset.rows_of("train")
         self.batch_size, self.device, self.seed = batch_size, device, seed
         self.epoch = 0
         self._order: Any = []
@@ -50,6 +51,7 @@ class Loader:
         return self
 
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        budget.batch_handed_out()
         batch = to_device(self.data[self._rows()], self.device)
         return batch[:, :-1], batch[:, 1:]
 
