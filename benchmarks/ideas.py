@@ -132,9 +132,7 @@ def run(world: simulate.World) -> simulate.Outcome:
 def main() -> None:
     swarms = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     policies.POLICIES.update(IDEAS)
-    print(
-        f"{'idea':<22} {'σ':>6} {'true val_bpb':>19} {'claimed':>8} false claims  repl."
-    )
+    print(f"{'idea':<22} {'σ':>6} {'true val_bpb':>19} {'claimed':>8} false claims  repl.")
     with multiprocessing.get_context("fork").Pool() as pool:
         for name in IDEAS:
             for sigma in SIGMAS:
