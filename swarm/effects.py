@@ -27,6 +27,7 @@ _PRIOR_RESULTS = 40
 _LEARN_AGAIN = 1.25
 """The weights are learnt again when there are so many times the results."""
 _ROUNDS = 3
+_HALVINGS = 16  # to a thousandth of an SD
 _TINY = 1e-290
 
 
@@ -118,7 +119,7 @@ class Effects:
     def bar(self, own: float, base: Belief) -> float:
         """The val_bpb below which a single trial makes its experiment probably better."""
         low, high = base.mean - 8 * math.sqrt(own + base.variance), base.mean
-        for _ in range(30):
+        for _ in range(_HALVINGS):
             middle = (low + high) / 2
             better = self.believe(middle, own, base).mean < base.mean
             low, high = (middle, high) if better else (low, middle)

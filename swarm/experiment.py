@@ -277,7 +277,7 @@ def make_job(
         timeout=settings.timeout,
         environment=config.trial_environment(environment) | devices.environment(device) | own,
         cores=device.cores,
-        memory=memory.share(len(board.workers)),
+        memory=memory.share(len(board.active)),
         confine=config.wants_confinement(environment),
         hidden=(str(paths.root), str(cache / "datasets")),
         examine=examine,

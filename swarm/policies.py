@@ -155,14 +155,20 @@ class Probable:
             known.drop(entry)
         entry.judge(Verdict(kind, Likely(known, entry)))
 
+    def _stays_out(self, known: DeviceClass, entry: Entry, base: Entry) -> bool:
+        """Whether it is plain that what was discarded stays discarded: so it is for most."""
+        once = entry.kind == "discard" and len(entry.values) == 1
+        return once and entry.values[0] >= bar_of(known, base)
+
     def _revise(self, known: DeviceClass, entry: Entry) -> None:
         """After a replicate: whatever was judged against the entry is judged again."""
         for changed in (entry, *known.descendants(entry)):
             changed.bar_version = (-1, -1)
-            if changed.base is None:
-                changed.belief = measured(known, changed) if changed.estimate else None
-            elif changed.estimate:
-                self._judge(known, changed, changed.base)
+            found, base = changed.estimate, changed.base
+            if base is None:
+                changed.belief = measured(known, changed) if found else None
+            elif found and not self._stays_out(known, changed, base):
+                self._judge(known, changed, base)
         self._crown(known)
 
     def _crown(self, known: DeviceClass) -> None:
@@ -238,6 +244,9 @@ STRICT_LEVEL, STRICT_REPLICATES = 0.95, 6
 
 class Strict(Probable):
     """Build on nothing that replicates have not shown to be better; for comparison."""
+
+    def _stays_out(self, known: DeviceClass, entry: Entry, base: Entry) -> bool:
+        return False
 
     def _judge(self, known: DeviceClass, entry: Entry, base: Entry) -> None:
         assert entry.estimate is not None and base.estimate is not None

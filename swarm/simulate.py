@@ -174,13 +174,16 @@ class Simulation:
         self._look(now)
 
     def _propose(self, now: float, worker: str) -> None:
-        parent = self.board.incumbent_of(worker).experiment
+        parent = self._base(worker)
         name = f"e{len(self.board.claims)}"
         self._tell(now, _claim(name, worker, parent))
         base = self.true[parent]
         assert base is not None
         self.true[name] = self._changed(base)
         self.seen.experiments += 1
+
+    def _base(self, worker: str) -> str:
+        return self.board.incumbent_of(worker).experiment
 
     def _changed(self, base: float) -> float | None:
         """The true val_bpb of a random change of `base`; `None` when it crashes."""

@@ -140,8 +140,8 @@ def scored_of_rows(rows: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """How many targets of each row count; at least one."""
     import numpy as np
 
-    scored = (rows[:, 1:] < tokenizer.bos).sum(axis=1).astype(np.int64)
-    return scored.clip(1)
+    scored = np.sum(rows[:, 1:] < tokenizer.bos, axis=1)
+    return np.array([max(1, count) for count in scored])
 
 
 def check_unseen(unseen: np.ndarray, means: np.ndarray) -> None:
