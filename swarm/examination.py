@@ -102,7 +102,7 @@ def examine(job: Job, subject: Subject, lifeline: int) -> Finding:
     if attested is None:
         return Finding(refused="nothing is attested")
     if attested.weights or not subject.weights.is_file():
-        why = attested.weights or "train.py removed them"
+        why = attested.weights or "there are none"
         return Finding(refused=f"its weights were not kept, so nothing verifies its score: {why}")
     request = {
         "val_bpb": attested.val_bpb,

@@ -12,6 +12,7 @@ from examination_fixtures import TINY, Lab
 from trainer_fixtures import ROOT, prepared  # noqa: F401  a fixture
 
 import prepare
+from swarm import sandbox
 from swarm.harness import examine
 
 
@@ -160,6 +161,13 @@ def test_a_model_that_misbehaves_is_refused(lab: Lab, source: str, reason: str) 
     finding = lab.examine("honest", source, limit)
     assert reason in finding.refused, finding
     assert (finding.val_bpb, finding.failed) == (None, "")
+
+
+@pytest.mark.skipif(not sandbox.try_out()["files"], reason="nothing confines it here")
+def test_the_held_out_split_is_out_of_its_reach(lab: Lab) -> None:
+    steal = "open(__import__('os').environ['SWARM_DATASET'] + '/heldout.bin', 'rb')\n    "
+    finding = lab.examine("honest", TINY.replace("return Model(", f"{steal}return Model("))
+    assert "its model cannot be built again: PermissionError" in finding.refused
 
 
 def test_what_it_prints_goes_to_a_log(lab: Lab) -> None:

@@ -247,9 +247,14 @@ def test_what_a_trial_leaves_is_no_trap_for_the_watchdog(scene: Scene) -> None:
 
 
 def test_a_forged_attestation_is_for_a_second_evaluation_to_find(scene: Scene) -> None:
-    """Today it passes: what is forged in the process of the harness looks like the harness."""
+    """What is forged in the process of the harness looks like the harness; see test_examination."""
     result = attack(scene, "forge_attestation")
     assert (result.outcome, result.val_bpb) == ("ok", 0.1)
+    (scene.swarm / "pristine" / "swarm" / "harness").mkdir(parents=True)
+    (scene.swarm / "pristine" / "swarm" / "harness" / "examine.py").touch()
+    result = scene.run((HOSTILE / "forge_attestation.py").read_text(), {}, examine=True)
+    assert (result.outcome, result.val_bpb) == ("rejected", None)
+    assert "its weights were not kept, so nothing verifies its score" in result.reason
 
 
 @pytest.fixture
