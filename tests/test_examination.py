@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import wait_for
 from examination_fixtures import TINY, Lab
 from trainer_fixtures import ROOT, prepared  # noqa: F401  a fixture
 
 import prepare
 from swarm import sandbox
 from swarm.harness import examine
+from swarm.launchers.local import LocalLauncher
+from swarm.records import TrialFinished
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ HONEST_FORWARD = """
         (TINY.replace("    # evaluated\n", OTHER_SCORE), ", it attested 0.900000"),
         (TINY.replace("    # evaluated\n", OTHER_WEIGHTS), "its saved weights score "),
         (TINY.replace("    # trained\n", NO_WEIGHTS), "its weights were not kept, so nothing"),
-        (TINY.replace(HONEST_FORWARD, PEEKS), "the model looks ahead: "),
+        (TINY.replace(HONEST_FORWARD, PEEKS), "the model looks ahead: other tokens from "),
         (TINY.replace(HONEST_FORWARD, REMEMBERS), "looks ahead: targets it cannot see cost "),
     ],
     ids=["evaluator", "attestation", "weights", "no weights", "frames", "memory"],
@@ -218,6 +221,21 @@ def test_an_examination_that_fails_refuses_nothing(lab: Lab) -> None:
     elsewhere = Lab(lab.root, lab.environment | {"SWARM_DATASET": str(lab.root)})
     finding = elsewhere.examine("no data", TINY)
     assert finding.refused == "" and "is not a whole dataset" in finding.failed
+
+
+def test_an_examination_ends_with_its_runner(lab: Lab) -> None:
+    launcher = LocalLauncher()
+    folder = lab.root / "cut off"
+    folder.mkdir()
+    source = f"import time\n{TINY}else:\n    time.sleep(1000)\n"
+    (folder / "train.py").write_text(source)
+    handle = launcher.submit(lab.job("cut off", examine=True))
+    wait_for(lambda: list(folder.glob("examination.?*/train.py")), timeout=60)
+    launcher.cancel(handle)
+    result = wait_for(lambda: launcher.poll(handle), timeout=20)
+    assert isinstance(result, TrialFinished)
+    assert (result.outcome, result.val_bpb, result.verified) == ("interrupted", None, False)
+    lab.assert_nothing_is_left("cut off")
 
 
 def test_an_old_harness_leaves_the_trial_as_it_is(lab: Lab, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from swarm.harness.evaluation import (
 from swarm.harness.loader import to_device
 from swarm.harness.probes import cpu_device, pick_device
 from swarm.harness.served import RemoteModel
-from swarm.harness.settings import SCALES
+from swarm.harness.settings import SCALES, log
 from swarm.harness.setup import keep_freed_memory
 from swarm.harness.tokenizer import Tokenizer
 
@@ -77,9 +77,9 @@ def examine(request: dict[str, Any]) -> dict[str, Any]:
     sizes = bytes_of_rows(splits["val"], tokenizer)
     attested = decoded(request["row_nats"], len(sizes))
     check_sum(attested, sizes, request["val_bpb"])
-    device = place()
     model = RemoteModel(request["channel"], request["logits"], tokenizer.vocab_size, deadline)
     model.wait()
+    device = place()  # now: where a device serves one process only, the model has it
     batch_size = SCALES[dataset.scale].eval_rows
     with torch.no_grad():
         chosen = choose(attested, sizes)
@@ -100,7 +100,11 @@ def place() -> Device:
 
     device = pick_device()
     if device.kind in ASYNCHRONOUS:
-        return device
+        try:
+            torch.zeros(1, device=device.torch_device)
+            return device
+        except RuntimeError as error:  # it is the other's alone, or full
+            log(f"losses are computed on the CPU: {error}")
     keep_freed_memory()
     return cpu_device(torch)
 
