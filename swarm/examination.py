@@ -42,11 +42,12 @@ _LOGITS_BYTES = 8 << 30
 
 @dataclass(frozen=True)
 class Subject:
-    """What is examined: the committed train.py, and what its trial left behind."""
+    """What is examined: the committed train.py, what its trial left behind, and its score."""
 
     source: bytes
     attestation: Path
     weights: Path
+    val_bpb: float | None
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,8 +100,8 @@ def examine(job: Job, subject: Subject, lifeline: int) -> Finding:
     """
     started = time.monotonic()
     attested = read_attestation(subject.attestation)
-    if attested is None:
-        return Finding(refused="nothing is attested")
+    if attested is None or attested.val_bpb != subject.val_bpb:
+        return Finding(refused=f"val_bpb {subject.val_bpb} is not what its folder attests")
     if attested.weights or not subject.weights.is_file():
         why = attested.weights or "there are none"
         return Finding(refused=f"its weights were not kept, so nothing verifies its score: {why}")

@@ -49,7 +49,7 @@ def run(job: Job, lifeline: int) -> TrialFinished:
         _tidy(folder, log)
     result = summary.judge(job.trial, job.seconds, job.timeout, ending, log.tail(), attestation)
     if job.examine and result.outcome == "ok" and examination.is_possible(job):
-        subject = examination.Subject(source, attestation, folder / WEIGHTS)
+        subject = examination.Subject(source, attestation, folder / WEIGHTS, result.val_bpb)
         result = examination.judged(result, examination.examine(job, subject, lifeline))
     return result
 

@@ -50,7 +50,8 @@ def verify(
         if job.cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, job.cores)
         children.adopt_orphans()
-        subject = Subject(source, folder / "attested.json", paths.weights(trial.id))
+        attestation, kept = folder / "attested.json", paths.weights(trial.id)
+        subject = Subject(source, attestation, kept, trial.val_bpb)
         lifeline, other_end = os.pipe()  # nobody ends it but the user, by an interrupt
         try:
             finding = examination.examine(job, subject, lifeline)

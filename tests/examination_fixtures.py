@@ -58,12 +58,14 @@ _PROGRAM = """
 import json, os, sys
 from pathlib import Path
 import msgspec
-from swarm import children, examination
+from swarm import children, examination, summary
 from swarm.job import Job
 children.adopt_orphans()
 job, source = msgspec.json.decode(sys.argv[1], type=Job), sys.argv[2].encode()
 folder = Path(job.folder)
-subject = examination.Subject(source, folder / "attested.json", folder / "weights.safetensors")
+attestation, weights = folder / "attested.json", folder / "weights.safetensors"
+score = summary.read_attestation(attestation).val_bpb
+subject = examination.Subject(source, attestation, weights, score)
 lifeline, other_end = os.pipe()
 print(msgspec.json.encode(examination.examine(job, subject, lifeline)).decode())
 """

@@ -99,6 +99,12 @@ def test_swarm_verify(
     assert "error: e1 does not hold: its saved weights score" in broken.stderr
     assert broken.stdout == ""
 
+    attestation = swarm.trial(found["trial"]) / "attested.json"
+    forged = json.loads(attestation.read_text()) | {"val_bpb": 0.5}
+    attestation.write_text(json.dumps(forged))
+    other = run("verify", "e1", check=False)
+    assert other.returncode == 1 and "is not what its folder attests" in other.stderr
+
     (swarm.pristine / "prepare.py").write_text("# changed\n")
     changed = run("verify", "e1", check=False)
     assert changed.returncode == 1 and "was changed since the swarm began" in changed.stderr

@@ -57,7 +57,7 @@ class RemoteModel:
             raise EvaluationError(
                 "importing train.py and building its model took too long; neither may train"
             ) from None
-        except EOFError:
+        except (EOFError, OSError):
             raise EvaluationError(
                 "the process ended while train.py was imported or its model built"
             ) from None
