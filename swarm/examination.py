@@ -72,20 +72,20 @@ def is_possible(job: Job) -> bool:
     return (Path(job.evaluator) / HARNESS / "examine.py").is_file()
 
 
-def judged(result: TrialFinished, finding: Finding) -> TrialFinished:
-    """The result of an ok trial, once examined."""
+def judged(result: TrialFinished, finding: Finding, trusted: bool) -> TrialFinished:
+    """The result of an ok trial, once examined; one that is `trusted` is at worst not verified."""
     seconds = round(result.seconds + finding.seconds, 3)
     if finding.interrupted:
         why = "its runner went away or was stopped"
         return msgspec.structs.replace(
             result, outcome="interrupted", val_bpb=None, reason=why, seconds=seconds
         )
-    if finding.refused:
+    if finding.refused and not trusted:
         return msgspec.structs.replace(
             result, outcome="rejected", val_bpb=None, reason=finding.refused, seconds=seconds
         )
-    if finding.failed:
-        why = f"not verified: {finding.failed}"
+    if finding.refused or finding.failed:
+        why = f"not verified: {finding.refused or finding.failed}"
         return msgspec.structs.replace(result, reason=why, seconds=seconds)
     return msgspec.structs.replace(
         result, verified=True, heldout_bpb=finding.heldout_bpb, seconds=seconds

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import filelock
+import msgspec.structs
 
 from swarm import config, devices, memory, pollinate, pristine, records, weights
 from swarm.disk import writing
@@ -13,7 +14,7 @@ from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
 from swarm.job import Job
 from swarm.journal import Journal, utc_now
-from swarm.leaderboard import Leaderboard
+from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.mailbox import Answer, Submission
 from swarm.paths import Paths
 from swarm.policies import Due
@@ -82,13 +83,11 @@ def keep_commit(bench: Bench, experiment: str) -> None:
     bench.worktree.set_ref(bench.paths.experiment_ref(experiment), commit, experiment)
 
 
-def start_trial(
-    bench: Bench, due: Due, again: Callable[[], Due | None], examine: bool = False
-) -> Job | None:
+def start_trial(bench: Bench, due: Due, again: Callable[[], Due | None]) -> Job | None:
     """Lay out a trial's folder and journal its start; `None` when it is no longer due.
 
-    `again` says what is due, asked with the journal locked: two devices may want the same. With
-    `examine`, what the trial scores is evaluated again.
+    `again` says what is due, asked with the journal locked: two devices may want the same. What a
+    trial of the baseline scores is evaluated again; where that held, so is what a claim rests on.
     """
     experiment = due.experiment
     device_class = bench.joined.device_class
@@ -118,7 +117,10 @@ def start_trial(
         )
     bench.board.refresh()
     device = bench.joined.device
-    return make_job(bench.paths, bench.board, device, bench.environment, trial, seed, examine)
+    job = make_job(bench.paths, bench.board, device, bench.environment, trial, seed)
+    start = experiment == BASELINE and due.purpose in ("experiment", "claim")
+    examine = start or (due.purpose == "claim" and bench.board.classes[device_class].verifies)
+    return msgspec.structs.replace(job, examine=examine, trusted=start)
 
 
 def record(bench: Bench, result: records.TrialFinished) -> Entry:
@@ -252,7 +254,7 @@ def _refuse_known(bench: Bench, print_of_change: str) -> None:
 
 def make_job(
     paths: Paths, board: Leaderboard, device: records.Device, environment: Mapping[str, str],
-    trial: str, seed: int, examine: bool = False,
+    trial: str, seed: int,
 ) -> Job:  # fmt: skip
     """A trial of the swarm on a device, in the trial's folder.
 
@@ -280,7 +282,6 @@ def make_job(
         memory=memory.share(len(board.active)),
         confine=config.wants_confinement(environment),
         hidden=(str(paths.root), str(cache / "datasets")),
-        examine=examine,
     )
 
 

@@ -18,7 +18,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `timeout` the limit for everything. `environment` is complete: nothing is inherited. `memory`
     and `disk`, in bytes, and `processes` are what the trial and all it starts may use at a time.
     A trial that is confined sees nothing of `hidden`, wherever that lies. With `examine`, what it
-    scored is evaluated again (see `examination`), within `examine_timeout`.
+    scored is evaluated again (see `examination`), within `examine_timeout`; what is `trusted`
+    keeps its score even where that fails.
     """
 
     trial: str
@@ -35,4 +36,5 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     confine: bool = True
     hidden: tuple[str, ...] = ()
     examine: bool = False
+    trusted: bool = False
     examine_timeout: float = 300.0

@@ -245,7 +245,7 @@ class Leaderboard:
             self._interrupted(trial, entry, record.excused)
         elif record.outcome != "ok":
             scoring.failed(known, entry, record, self.policy)
-        elif scoring.add(known, entry, trial):
+        elif scoring.add(known, entry, trial, record):
             entry.metrics = record.metrics
             self._note_best(worker, trial)
             self._judge_scored(known, entry)

@@ -9,7 +9,7 @@ from swarm.records import TrialFinished
 from swarm.standings import DeviceClass, Entry, Trial
 
 
-def add(known: DeviceClass, entry: Entry, trial: Trial) -> bool:
+def add(known: DeviceClass, entry: Entry, trial: Trial, record: TrialFinished) -> bool:
     """Score an experiment by one more trial; return whether its scores changed.
 
     A trial with far fewer steps than another of the same code is marked slow, be it the new one or
@@ -17,6 +17,12 @@ def add(known: DeviceClass, entry: Entry, trial: Trial) -> bool:
     """
     if entry.kind == "rejected" and entry.claim.parent is not None:
         return False  # it ran on when another trial of it was found out
+    known.verifies = known.verifies or record.verified
+    if entry.claim.parent is None and not record.verified:
+        known.unverified = record.reason
+    trial.unsure = known.verifies and trial.purpose == "claim" and not record.verified
+    if trial.unsure:
+        claims.give_up(known, entry)
     if trial.val_bpb is not None and len(entry.trials) == 1:
         known.rescore(entry, [trial.val_bpb])
         return True

@@ -30,7 +30,8 @@ LEADERS = 6
 class Trial(msgspec.Struct, gc=False):
     """One execution of an experiment; `outcome` is `None` while it runs.
 
-    A `slow` trial made too few steps for its code: it is repeated, not scored.
+    A `slow` trial made too few steps for its code: it is repeated, not scored. One that is `unsure`
+    was made for a claim and could not be verified: it is no evidence.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Trial(msgspec.Struct, gc=False):
     num_steps: int | None = None
     seconds: float = 0.0
     slow: bool = False
+    unsure: bool = False
     verified: bool = False
 
 
@@ -95,14 +97,15 @@ class Entry(msgspec.Struct):
             trial.val_bpb
             for trial in self.trials
             if trial.val_bpb is not None
-            and not trial.slow
+            and not (trial.slow or trial.unsure)
             and (trial.purpose == "claim" or not chosen)
         ]
 
     @property
     def may_repeat(self) -> bool:
         """Whether a further trial makes sense: not after two of them failed."""
-        return sum(trial.outcome in ("crash", "timeout") for trial in self.trials) < _MOST_FAILURES
+        failed = sum(t.unsure or t.outcome in ("crash", "timeout") for t in self.trials)
+        return failed < _MOST_FAILURES
 
     @property
     def expected_evidence(self) -> int:
@@ -133,9 +136,10 @@ class DeviceClass:
 
     `incumbent` is what the search builds on; `best` is what is claimed. The greedy policy claims
     what it keeps, unconfirmed, so there they are the same. `kept` are the entries the search may
-    build on. `credits` are replicates that claims may use, `gain` the val_bpb that a
-    proposal gained lately. `calibrations` counts replicates a person asked for, and `doubtful` are
-    those that the strict policy has not decided on.
+    build on. `credits` are replicates that claims may use, `gain` the val_bpb that a proposal
+    gained lately. `calibrations` counts replicates a person asked for, and `doubtful` are those that the
+    strict policy has not decided on. `verifies`: scores of the baseline stood a second evaluation,
+    so those of claims have to; else `unverified` says why not.
     """
 
     name: str
@@ -150,6 +154,8 @@ class DeviceClass:
     credits: float = 0.0
     gain: float = 0.0
     calibrations: int = 0
+    verifies: bool = False
+    unverified: str = ""
     doubtful: dict[str, Entry] = field(default_factory=dict)
     noise_version: int = 0
     _versioned_sd: float = 0.0

@@ -50,7 +50,8 @@ def run(job: Job, lifeline: int) -> TrialFinished:
     result = summary.judge(job.trial, job.seconds, job.timeout, ending, log.tail(), attestation)
     if job.examine and result.outcome == "ok" and examination.is_possible(job):
         subject = examination.Subject(source, attestation, folder / WEIGHTS, result.val_bpb)
-        result = examination.judged(result, examination.examine(job, subject, lifeline))
+        finding = examination.examine(job, subject, lifeline)
+        result = examination.judged(result, finding, job.trusted)
     return result
 
 

@@ -30,7 +30,13 @@ def status(paths: Paths, board: Leaderboard, now: datetime | None = None) -> Doc
         "incumbent": _claimed(primary, primary.incumbent) if primary else None,
         "best": _claimed(primary, primary.best) if primary else None,
         "device_classes": [
-            {"name": known.name, "noise": noise(known), "claim": _claim(known)}
+            {
+                "name": known.name,
+                "noise": noise(known),
+                "claim": _claim(known),
+                "verified": known.verifies,
+                "unverified": known.unverified,
+            }
             for known in board.classes.values()
         ],
         "spend": {"usd": 0.0, "tokens": 0, "device_hours": round(seconds / 3600, 4)},

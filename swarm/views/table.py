@@ -75,6 +75,8 @@ def status(document: Document, style: Style) -> str:
     for known in document["device_classes"]:
         lines.append(f"noise: {noise(known['noise'])}, {known['name']}")
         lines += [_claim(known["claim"])] if known["claim"] else []
+        if known["unverified"] and not known["verified"]:
+            lines.append(f"claims rest on trials' own scores, {printable(known['unverified'])}")
     rows = [["worker", "state", "exps", "best", "duty", "agent", "what"]]
     rows += [
         [
