@@ -216,6 +216,19 @@ def test_the_best_rows_are_always_among_those_examined() -> None:
     assert 256 <= len(first) <= 320 and len(first & second) < 128
 
 
+DAEMON = """
+import os, time
+if __name__ == "train" and os.fork() == 0:
+    os.setsid()
+    time.sleep(1000)
+"""
+
+
+def test_a_daemon_does_not_outlive_the_examination(lab: Lab) -> None:
+    finding = lab.examine("honest", DAEMON + TINY)  # which looks for what is left
+    assert (finding.rows, finding.refused, finding.failed) == (256, "", "")
+
+
 def test_an_examination_that_fails_refuses_nothing(lab: Lab) -> None:
     lab.copied("honest", "no data")
     elsewhere = Lab(lab.root, lab.environment | {"SWARM_DATASET": str(lab.root)})
