@@ -85,12 +85,16 @@ class Likely(NamedTuple):
         if entry.kind != "keep":
             return text
         failed = ", claimed once in vain" if entry.tested and self.known.contest is None else ""
-        return f"{text}: kept, not yet confirmed{failed}"
+        kept = "kept" if better >= 0.5 else "kept as a long shot"
+        return f"{text}: {kept}, not yet confirmed{failed}"
 
 
 CREDITS_AT_FIRST = 2.0
 CREDITS_PER_RESULT = 0.02
 MOST_CREDITS = 8.0
+LEAST_CHANCE = 0.2
+"""Of being better, for a change that the search builds on. A long shot pays, as it is measured
+again; from 0.3 on, the swarm got less far."""
 BUSY_WORTH = 2.0
 """A replicate goes before a proposal when it is worth so many times what a proposal gains."""
 IDLE_WORTH = 0.01
@@ -136,7 +140,7 @@ class Probable:
             known.incumbent = entry.experiment
 
     def _judge(self, known: DeviceClass, entry: Entry, base: Entry) -> None:
-        """Keep it if its believed mean is below its base's; most fail already at the bar."""
+        """Keep it if it is believed to be lower than its base; most fail already at the bar."""
         assert entry.estimate is not None
         entry.belief = None
         if entry.confirmed:  # against what was best before, which is another question
@@ -144,7 +148,8 @@ class Probable:
             return
         if entry.estimate.replicates > 1 or entry.estimate.mean < bar_of(known, base):
             belief = belief_of(known, entry)
-            if belief.mean < belief_of(known, base).mean:
+            lower = belief.mean < belief_of(known, base).mean
+            if lower and belief.better >= LEAST_CHANCE:
                 entry.belief = belief
         kind: Literal["keep", "discard"] = "keep" if entry.belief else "discard"
         if kind == entry.kind:
