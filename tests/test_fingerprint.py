@@ -44,8 +44,9 @@ def lr_at(progress):
 
 
 for step in range(10):
-    print(f"step {step:05d} {lr_at(step / 10):.3f}")
+    print(f"step {step:05d} {lr_at(step / 10):.3f}", TOTAL_BATCH_SIZE, BETAS, PATTERN, SHIFT, Model)
 '''
+READ = "\nuse(a, b, f, x, A)"
 # Not the widths in format specifications: there is only one way to write those.
 SITES = list(re.finditer(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", TRAIN))
 SPELLINGS: list[Callable[[float], str]] = [
@@ -95,7 +96,7 @@ def test_it_is_some_hexadecimal_digits() -> None:
     ],
 )
 def test_what_does_the_same_is_the_same(one: str, other: str) -> None:
-    assert fingerprint(one) == fingerprint(other)
+    assert fingerprint(one + READ) == fingerprint(other + READ)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_what_does_the_same_is_the_same(one: str, other: str) -> None:
     ],
 )
 def test_what_does_another_thing_differs(one: str, other: str) -> None:
-    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(one + READ) != fingerprint(other + READ)
 
 
 @given(site=st.sampled_from(SITES), spell=st.sampled_from(SPELLINGS))
@@ -200,5 +201,5 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
 
 def test_giant_numbers_are_not_computed() -> None:
     for giant in ("9**9**9", "1 << 10**12", "10**4000 * 10**4000 * 10**4000", "2.0**99999"):
-        assert fingerprint(f"x = {giant}") != fingerprint("x = 1")
-    assert fingerprint(f"x = 0x{'f' * 9000}") != fingerprint("x = 1")
+        assert fingerprint(f"use({giant})") != fingerprint("use(1)")
+    assert fingerprint(f"use(0x{'f' * 9000})") != fingerprint("use(1)")

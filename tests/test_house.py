@@ -25,7 +25,7 @@ FLOORS = (
     {"reception"},
     {"experiment", "merge", "door", "views"},
     {"launchers", "pollinate", "panes", "tmux"},
-    {"pristine"},
+    {"pristine", "novelty"},
     {"worktree", "trial", "summary", "mailbox", "leaderboard", "heartbeat"},
     {"hyperparameters", "standings"},
     {"journal", "decide", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
