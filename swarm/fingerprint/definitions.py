@@ -15,6 +15,8 @@ from swarm.fingerprint.variables import Definition, Variable, is_literal, parame
 _LOOK_AHEAD = 100
 """So many statements are searched for the one that overwrites a constant."""
 
+_MAX_ROUNDS = 4
+
 _MAX_VALUES = 16
 """A variable with more possible values than these is not followed further."""
 
@@ -47,15 +49,19 @@ def without_dead(module: ast.Module) -> tuple[Scopes, Reflection]:
 
     Everything stays where a program looks at its own names: it might read any of them.
     """
-    scopes = Scopes(module)
-    reflection = Reflection(module, scopes)
-    sweep = _Sweep(scopes, reflection)
-    sweep.annotations()
-    if not reflection.sees_names:
-        sweep.overwritten()
-        sweep.unread()
-        sweep.declarations()
-    sweep.finish()
+    for _ in range(_MAX_ROUNDS):  # what is gone may have hidden more, though seldom
+        scopes = Scopes(module)
+        reflection = Reflection(module, scopes)
+        sweep = _Sweep(scopes, reflection)
+        sweep.annotations()
+        if not reflection.sees_names:
+            sweep.to_themselves()
+            sweep.overwritten()
+            sweep.unread()
+            sweep.declarations()
+        sweep.finish()
+        if not sweep.found:
+            break
     return scopes, reflection
 
 
@@ -64,14 +70,21 @@ class _Sweep:
         self.scopes, self.reflection = scopes, reflection
         self._blocks: dict[int, list[Any]] = {}
         self._replaced: dict[int, ast.stmt | None] = {}
+        self.found = False
         self._values: dict[Variable, list[Number] | None] = {}
 
+    def _take(self, definition: Definition) -> None:
+        definition.gone = True
+        self._remove(definition)
+
     def _remove(self, definition: Definition) -> None:
-        if isinstance(definition.node, ast.alias):
+        if isinstance(definition.node, ast.alias):  # a name less, which nothing else depends on
             statement: Any = definition.statement
             statement.names = [a for a in statement.names if a is not definition.node]
             if statement.names:
                 return
+        else:
+            self.found = True
         self._replace(definition.statement, definition.block, None)
 
     def _replace(self, statement: ast.stmt, block: list[Any], by: ast.stmt | None) -> None:
@@ -102,20 +115,30 @@ class _Sweep:
 
     # ---- assignments -----------------------------------------------------------------------
 
+    def to_themselves(self) -> None:
+        """Remove `x = x` where x is bound."""
+        for definition in self.scopes.definitions:
+            variables = definition.reads
+            if definition.itself and all(self._is_sure(definition, v) for v in variables):
+                for variable in definition.variables:
+                    variable.definitions.remove(definition)
+                self._take(definition)
+
     def overwritten(self) -> None:
         """Remove `A = 1` before `A = 2` where only constants are assigned in between."""
         for variable in self.scopes.variables:
             if len(variable.definitions) > 1 and self._is_constant(variable):
                 kept = [d for d in variable.definitions if not self._is_overwritten(d, variable)]
                 for definition in set(variable.definitions) - set(kept):
-                    self._remove(definition)
-                    definition.gone = True
+                    self._take(definition)
                 variable.definitions = kept
 
     def _is_constant(self, variable: Variable) -> bool:
         """Whether literals are all that is ever assigned to it, with nothing else on the left."""
         return not variable.hard and all(
-            len(definition.variables) == 1 and is_literal(_value(definition))
+            len(definition.variables) == 1
+            and is_literal(_value(definition))
+            and not self._is_annotated(definition)
             for definition in variable.definitions
         )
 
@@ -144,6 +167,7 @@ class _Sweep:
             if not definition.live:
                 definition.live = True
                 for variable in definition.reads:
+                    variable.needed = True
                     waiting += variable.definitions
                 waiting += (inner for inner in definition.inner if inner in harmful)
         for definition in there:
@@ -159,17 +183,21 @@ class _Sweep:
                 return _is_plain_function(function)
             case ast.ClassDef() as found:
                 return _is_plain_class(found)
-            case ast.AnnAssign() if definition.kind == "module":
-                if id(definition.node) not in self._replaced:
-                    return False
-        if definition.itself:
-            return all(self._is_sure(definition, variable) for variable in definition.reads)
         value = _value(definition)
-        return is_literal(value) or self._numbers(value, definition) is not None
+        return not self._is_annotated(definition) and (
+            is_literal(value) or self._numbers(value, definition) is not None
+        )
+
+    def _is_annotated(self, definition: Definition) -> bool:
+        """Whether an annotation is evaluated with it."""
+        annotated = isinstance(definition.node, ast.AnnAssign)
+        return (
+            annotated and definition.kind == "module" and id(definition.node) not in self._replaced
+        )
 
     def _is_sure(self, definition: Definition, variable: Variable) -> bool:
         """Whether the variable is bound for certain when the definition is executed."""
-        if variable.name in self.scopes.deleted:
+        if variable.deleted:
             return False
         here, module = definition.sure
         if variable.kind == definition.kind:

@@ -25,14 +25,14 @@ class Folding:
 
     def __init__(self, keep_docstrings: bool = False) -> None:
         self._keep_docstrings = keep_docstrings
-        self._in_function = False
+        self._scope: type[ast.AST] = ast.Module
 
     def visit(self, node: ast.AST) -> ast.AST:
         """The node with everything below it folded, or what it folds to."""
         kind = type(node)
-        before = self._in_function
+        before = self._scope
         if kind in FUNCTIONS or kind is ast.ClassDef:
-            self._in_function = kind is not ast.ClassDef
+            self._scope = kind
         for field in kind._fields:
             value = getattr(node, field, None)
             if isinstance(value, list):
@@ -45,7 +45,7 @@ class Folding:
                     _children(self, value)
                 else:
                     setattr(node, field, self.visit(value))
-        self._in_function = before
+        self._scope = before
         rewrite = _REWRITES.get(kind)
         result: ast.AST = rewrite(node) if rewrite else node
         return result
@@ -85,12 +85,15 @@ class Folding:
     def _declared(self, never: Sequence[ast.stmt]) -> list[ast.stmt] | None:
         """What remains of statements that are never executed: declarations of local names.
 
-        `None` when they may not be removed. An assignment makes a name local wherever it stands.
+        `None` when they may not be removed. An assignment makes a name local wherever it stands;
+        a class body that binds a name does not look for it in the functions around it.
         """
         if any(isinstance(node, _DECIDES_BY_PRESENCE) for node in in_scope(never)):
             return None
         names = {name for node in in_scope(never) for name in bound_names(node)}
-        return [declaration(name) for name in sorted(names)] if self._in_function else []
+        if self._scope is ast.ClassDef and names:
+            return None
+        return [declaration(name) for name in sorted(names)] if self._scope in FUNCTIONS else []
 
 
 def declaration(name: str) -> ast.stmt:

@@ -33,7 +33,6 @@ class Scopes:
         self.words: set[str] = set()  # attributes, and what is imported
         self.strings: list[str] = []
         self.imported: set[str] = set()
-        self.deleted: set[str] = set()
         self.odd = False
         self.module = self._scope = Scope("module", None)
         self._owner: Definition | None = None
@@ -53,7 +52,7 @@ class Scopes:
     def _resolve(self) -> None:
         for name, node, scope in self._nonlocal:
             for variable in scope.found(name):
-                variable.hard = variable.fixed = variable.needed = True
+                variable.hard = variable.fixed = variable.needed = variable.deleted = True
                 if node:
                     self.of[node] = variable
         for node, scope, owner in self._reads:
@@ -73,6 +72,7 @@ class Scopes:
         node: ast.Name | None = None,
         definition: Definition | None = None,
         fixed: bool = False,
+        deleted: bool = False,
     ) -> None:
         where = self._scope.outer.get(name)
         if where == "nonlocal":
@@ -80,6 +80,7 @@ class Scopes:
             return
         variable = (self.module if where else self._scope).variable(name)
         variable.fixed |= fixed or bool(where)
+        variable.deleted |= deleted
         if node is not None:
             self.of[node] = variable
         if definition is None:
@@ -93,9 +94,7 @@ class Scopes:
             self.names.add(node.id)
             self._reads.append((node, self._scope, self._owner))
             return
-        if isinstance(node.ctx, ast.Del):
-            self.deleted.add(node.id)
-        self._bind(node.id, node)
+        self._bind(node.id, node, deleted=isinstance(node.ctx, ast.Del))
 
     def _visit(self, node: ast.AST) -> None:
         handler = _HANDLERS.get(type(node))
@@ -155,10 +154,10 @@ class Scopes:
                 self._visit(statement)
 
     def _declaration(self, target: ast.Name, statement: ast.stmt, block: Block) -> None:
-        if target.id in self._scope.outer:
-            self._bind(target.id, target)  # not allowed by the grammar
-            return
-        variable = self._scope.variable(target.id)
+        if target.id in self._scope.outer:  # ours: what was never executed used a global name
+            variable = Variable(target.id, "function")
+        else:
+            variable = self._scope.variable(target.id)
         self.of[target] = variable
         self.declarations.append((statement, block, variable))
 
@@ -306,8 +305,7 @@ class Scopes:
         """`except … as name` and the captures of `match`, whose names are no nodes."""
         name = node.rest if isinstance(node, ast.MatchMapping) else node.name
         if name:
-            self._bind(name, fixed=True)
-            self.deleted.add(name)
+            self._bind(name, fixed=True, deleted=True)
         self._children(node)
 
     def _attribute(self, node: ast.Attribute) -> None:

@@ -21,6 +21,7 @@ class Variable:
     hard: bool = False
     fixed: bool = False
     needed: bool = False
+    deleted: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -72,8 +73,13 @@ class Scope:
         return self.table[name]
 
     def found(self, name: str) -> list[Variable]:
-        """The variable that `name` is here; in a class body it may also be an outer one."""
+        """The variable that `name` is here.
+
+        In a class body that binds it, it may also be the module's: functions in between are then
+        not looked at, but they are named, too, to be on the safe side.
+        """
         found: list[Variable] = []
+        bound_by_class = self.kind == "class" and name in self.table
         at: Scope | None = self
         while at is not None:
             if at.outer.get(name) == "global":
@@ -81,7 +87,7 @@ class Scope:
                     at = at.parent
             if name in at.table and (at is self or at.kind != "class"):
                 found.append(at.table[name])
-                if at.kind != "class":
+                if not bound_by_class:
                     break
             at = at.parent
         return found
