@@ -11,29 +11,25 @@ from collections import Counter
 from pathlib import Path
 
 import toy
+from toy_swarm import begin
 
 from swarm import records
-from swarm.fingerprint import prints
 from swarm.journal import Cursor, Journal
 from swarm.paths import Paths
-from swarm.worktree import add_worktree
 
 RACER = """
-import json, os, sys, time
+import json, sys, time
 from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from toy_swarm import bench_of
 from swarm import experiment
 from swarm.errors import Refused
-from swarm.experiment import Bench
-from swarm.journal import Journal
-from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Submission
 from swarm.paths import Paths
-from swarm.worktree import Worktree
 
 paths, worker = Paths(Path(sys.argv[1]), "race"), sys.argv[2]
-board = Leaderboard(Journal(paths.journal))
-worktree = Worktree(paths.worktree(worker), paths.branch(worker))
-bench = Bench(paths, worker, board.journal, board, worktree, os.environ)
+bench = bench_of(paths, worker)
+board = bench.board
 print("ready", flush=True)
 for line in sys.stdin:
     number, source, start = json.loads(line)
@@ -51,48 +47,15 @@ for line in sys.stdin:
 """
 
 
-def begin(root: Path, workers: list[str]) -> Paths:
-    """A swarm on the toy with so many worktrees, as `swarm spawn` would have written it down."""
-    paths = Paths(toy.make_repository(root), "race")
-    commit = toy.git(root, "rev-parse", "HEAD")
-    config = records.Config(
-        seconds=1.0, timeout=9.0, scale="small", dataset="", dataset_fingerprint=""
-    )
-    journal = Journal(paths.journal)
-    paths.home.mkdir(parents=True)
-    journal.append(
-        records.Swarm(
-            tag="race", root=commit, prepare_sha256="", config=config, version="",
-            workers=tuple(workers),
-        )
-    )  # fmt: skip
-    hashes = prints(toy.TRAIN)
-    journal.append(
-        records.Claim(
-            experiment="e0", worker="", agent="", parent=None, commit=commit,
-            fingerprint=hashes.fingerprint, seedless=hashes.seedless, description="baseline",
-        )
-    )  # fmt: skip
-    for worker in workers:
-        add_worktree(root, paths.worktree(worker), paths.branch(worker), commit, paths.git_lock)
-        device = records.Device(name=worker, kind="cpu", id=worker, model="CPU")
-        journal.append(
-            records.Worker(
-                worker=worker, agent="tuner", device=device, device_class="CPU",
-                branch=paths.branch(worker), worktree=str(paths.worktree(worker)),
-            )
-        )  # fmt: skip
-    return paths
-
-
 class Racers:
     """One process per worker, each of which submits what it is sent, all at the same moment."""
 
     def __init__(self, paths: Paths, workers: list[str]) -> None:
+        tests = str(Path(__file__).parent)
         command = [sys.executable, "-c", RACER, str(paths.root)]
         self.processes = [
             subprocess.Popen(
-                [*command, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [*command, worker, tests], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
             for worker in workers
         ]
