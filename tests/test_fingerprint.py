@@ -47,6 +47,8 @@ for step in range(10):
     print(f"step {step:05d} {lr_at(step / 10):.3f}", TOTAL_BATCH_SIZE, BETAS, PATTERN, SHIFT, Model)
 '''
 FUTURE = "from __future__ import annotations"
+# A class body that binds a name finds it in the module, not in the function around it.
+IN_A_CLASS = "i = 1\ndef f(p):\n  i = p\n  class C:\n    i = i\n    b(i)"
 READ = "\nuse(a, b, f, x, A)"
 # Not the widths in format specifications: there is only one way to write those.
 SITES = list(re.finditer(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", TRAIN))
@@ -176,12 +178,15 @@ def test_what_does_the_same_is_the_same(one: str, other: str) -> None:
         ("def unused(x=f()): pass", ""),
         ("import numpy", ""),
         ("from math import no_such_name", ""),
+        (IN_A_CLASS, IN_A_CLASS.replace("i = 1", "i = 2")),
         # What may fail, or end the life of something
         ("DEAD = 1 / 0", ""),
         ("DEAD = undefined", ""),
         ("DEAD = 10**400 * 1.0", ""),
         ("d = f()\nd = None", "d = f()"),
         ("x = x", ""),
+        ("x = 1\nif b: x = 2", "x = 3\nif b: x = 2"),
+        ("if b: x = 1\nelse: x = 2", "if b: x = 3\nelse: x = 2"),
         ("x = 1\nf()\nx = 2", "x = 2\nf()\nx = 2"),
         ("DEAD: g() = 1", ""),
         # What decides by being there
@@ -190,6 +195,8 @@ def test_what_does_the_same_is_the_same(one: str, other: str) -> None:
         ("def f():\n  class C:\n    if 0: x = 1\n    b(x)", "def f():\n  class C: b(x)"),
         # Names that are not any
         ("def f(p): return p", "def f(q): return q"),
+        ("def f(p, q): return p", "def f(p, q): return q"),
+        ("import a, b\nx = a", "import a, b\nx = b"),
         ("x = max(a)\nmax = 1", "x = low(a)\nlow = 1"),
         ("def f():\n  y = 1\n  return locals()", "def f():\n  z = 1\n  return locals()"),
         ("class C:\n  y: int = 1\nb(C)", "class C:\n  z: int = 1\nb(C)"),

@@ -155,6 +155,11 @@ def test_what_is_no_seed_is_not_taken_for_one(old: str, new: str) -> None:
     assert prints(changed).seedless != prints(SEEDED).seedless
 
 
+def test_what_else_a_seed_is_calculated_with_counts() -> None:
+    one = "import prepare\nx = width() * prepare.SEED\nuse(x)\n"
+    assert prints(one).seedless != prints(one.replace("width", "height")).seedless
+
+
 def test_a_constant_that_is_also_a_seed_is_no_seed() -> None:
     one = "import torch\nWIDTH = 7\ntorch.manual_seed(WIDTH)\nbuild(WIDTH)\n"
     assert prints(one).seedless != prints(one.replace("7", "8")).seedless
@@ -194,6 +199,20 @@ def test_a_swarm_that_version_0_1_began_goes_on(tmp_path: Path) -> None:
     bench.board.refresh()
     assert experiment.is_recorded(bench.board, bench.worktree, toy.TRAIN)
     assert not experiment.is_recorded(bench.board, bench.worktree, FASTER)
+
+
+def test_a_change_that_version_0_1_tried_is_refused(tmp_path: Path) -> None:
+    bench = bench_of(begin(tmp_path / "a user's repo", ["cpu0"], old=True), "cpu0")
+    root = bench.board.claims["e0"].commit
+    commit = bench.worktree.commit_trainer(root, FASTER, "faster", "cpu0")
+    bench.journal.append(
+        records.Claim(
+            experiment="e1", worker="cpu0", agent="tuner", parent="e0", commit=commit,
+            fingerprint=first_fingerprint(FASTER), description="faster",
+        )
+    )  # fmt: skip
+    told, _ = refusal(bench, FASTER.replace("LR = 0.05", "LR = 0.050  # no other"))
+    assert told == "this is being tried already: e1: waits for its trial (faster)"
 
 
 def test_the_fingerprint_of_version_0_1_is_what_it_was() -> None:
