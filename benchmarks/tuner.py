@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from swarm import hyperparameters
 from swarm.agents.tpe import CHANGED_TOGETHER, Observation, Tuner
 from swarm.assignments import Value
+from swarm.fingerprint import fingerprint, first_fingerprint, prints
 from swarm.hyperparameters import Constant
 
 WORKERS = 8
@@ -241,6 +242,17 @@ def milliseconds(observations: int, proposals: int = 30) -> float:
     return statistics.median(taken)
 
 
+def milliseconds_to_hash(hash_it: Callable[[str], object], times: int = 20) -> float:
+    """Fewest CPU milliseconds to hash the real `train.py`: what others do meanwhile is left out."""
+    source = (Path(__file__).resolve().parent.parent / "train.py").read_text()
+    taken = []
+    for _ in range(times):
+        began = time.process_time()
+        hash_it(source)
+        taken.append(1000 * (time.process_time() - began))
+    return min(taken)
+
+
 def main(seeds: int) -> None:
     searches: dict[str, Callable[[int], Search]] = {
         "tuner": tuner,
@@ -264,6 +276,12 @@ def main(seeds: int) -> None:
         "\nms per proposal    "
         + "".join(f"{milliseconds(n):8.1f} ({n} results)" for n in (0, 100, 1000))
     )
+    print("ms per hash of train.py")
+    hashes: dict[str, Callable[[str], object]] = {
+        "fingerprint": fingerprint, "blind to seeds, too": prints, "version 0.1": first_fingerprint,
+    }  # fmt: skip
+    for name, hash_it in hashes.items():
+        print(f"{name:20}{milliseconds_to_hash(hash_it):7.1f}")
 
 
 if __name__ == "__main__":

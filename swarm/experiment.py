@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import filelock
 import msgspec.structs
 
-from swarm import config, devices, memory, pollinate, pristine, records, weights
+from swarm import config, devices, memory, novelty, pollinate, pristine, records, weights
 from swarm.disk import writing
 from swarm.errors import Refused, SwarmError
-from swarm.fingerprint import fingerprint
+from swarm.fingerprint import Prints
 from swarm.job import Job
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import BASELINE, Leaderboard
@@ -59,7 +59,8 @@ def submit(bench: Bench, submission: Submission) -> str:
     )
     with bench.journal.transaction() as append:
         bench.board.refresh()
-        _refuse_known(bench, claim.fingerprint)
+        _refuse_exhausted(bench)
+        novelty.refuse_known(bench.board, Prints(claim.fingerprint, claim.seedless))
         name = f"e{len(bench.board.claims)}"
         append(
             records.Claim(
@@ -69,6 +70,7 @@ def submit(bench: Bench, submission: Submission) -> str:
                 parent=claim.parent,
                 commit=commit,
                 fingerprint=claim.fingerprint,
+                seedless=claim.seedless,
                 description=claim.description,
                 request=submission.id,
             )
@@ -149,7 +151,7 @@ def reconcile(bench: Bench) -> bool:
 def is_recorded(board: Leaderboard, worktree: Worktree, source: str) -> bool:
     """Whether this train.py is safe in the commit of an experiment that has its verdict."""
     try:
-        name = board.fingerprints.get(fingerprint(source))
+        name = novelty.claimed_as(board, source)
     except Refused:
         return False
     if name is None or board.entry(name).kind == "candidate":
@@ -220,36 +222,25 @@ def _check(bench: Bench, submission: Submission) -> records.Claim:
             f"only {config.TRAINER} may be changed, not {', '.join(others[:3])}",
             f"undo it: git restore --staged --worktree {others[0]}",
         )
-    print_of_change = fingerprint(submission.source)
-    if print_of_change == bench.board.claims[parent].fingerprint:
-        raise Refused(
-            f"{config.TRAINER} does the same as its base {parent}", "change something it computes"
-        )
-    _refuse_known(bench, print_of_change)
+    _refuse_exhausted(bench)
+    new = novelty.check(bench.board, bench.worktree, parent, submission.source)
     return records.Claim(
         experiment="",
         worker=bench.worker,
         agent=bench.joined.agent,
         parent=parent,
         commit="",
-        fingerprint=print_of_change,
+        fingerprint=new.fingerprint,
+        seedless=new.seedless,
         description=" ".join(submission.description.split())[:MAX_DESCRIPTION]
         or "(no description)",
     )
 
 
-def _refuse_known(bench: Bench, print_of_change: str) -> None:
+def _refuse_exhausted(bench: Bench) -> None:
     why = bench.board.exhausted(utc_now())
     if why:
         raise SwarmError(f"no further experiment: {why}", "see swarm board")
-    known = bench.board.fingerprints.get(print_of_change)
-    if known:
-        entry = bench.board.entry(known)
-        score = f" with val_bpb {entry.estimate.mean:.6f}" if entry.estimate else ""
-        raise Refused(
-            f"this was tried before as {known}: {entry.kind}{score} ({entry.claim.description})",
-            f"swarm show {known}",
-        )
 
 
 def make_job(

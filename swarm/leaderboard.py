@@ -39,6 +39,7 @@ class Leaderboard:
         self.trials: dict[str, Trial] = {}
         self.classes: dict[str, DeviceClass] = {}
         self.fingerprints: dict[str, str] = {}
+        self.seedless: dict[str, str] = {}
         self.commits: dict[str, str] = {}
         self.requests: dict[str, str] = {}
         self.home: dict[str, str] = {}
@@ -189,6 +190,8 @@ class Leaderboard:
         self.commits[record.commit] = record.experiment
         self.requests[record.request] = record.experiment
         self.fingerprints.setdefault(record.fingerprint, record.experiment)
+        if record.seedless:
+            self.seedless.setdefault(record.seedless, record.experiment)
         if not record.worker:
             for device_class in self.classes.values():
                 self._enter(device_class, record)
@@ -274,8 +277,13 @@ class Leaderboard:
         """What was never measured is not spent, and may be tried again by anyone."""
         entry.judge(Verdict("interrupted", why))
         self.spent_experiments -= 1
-        if self.fingerprints.get(entry.claim.fingerprint) == entry.experiment:
-            del self.fingerprints[entry.claim.fingerprint]
+        claim = entry.claim
+        for known, key in (
+            (self.fingerprints, claim.fingerprint),
+            (self.seedless, claim.seedless),
+        ):
+            if known.get(key) == entry.experiment:
+                del known[key]
 
     def _judge_scored(self, known: DeviceClass, entry: Entry) -> None:
         """Give a scored experiment its verdict, once its base has one."""

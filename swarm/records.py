@@ -106,7 +106,8 @@ class Claim(Record, frozen=True, tag="experiment"):
     """The intent to try one change: its commit object exists, its ref may not yet.
 
     `request` is the id of the submission in the worker's mailbox. `parent` is the experiment it
-    builds on; `None` for the baseline, whose `worker` is empty.
+    builds on; `None` for the baseline, whose `worker` is empty. `seedless` is the fingerprint that
+    is blind to seeds; version 0.1 wrote none, and its `fingerprint` saw more of the spelling.
     """
 
     experiment: str
@@ -117,6 +118,7 @@ class Claim(Record, frozen=True, tag="experiment"):
     fingerprint: str
     description: str
     request: str = ""
+    seedless: str = ""
 
 
 class TrialStarted(Record, frozen=True, tag="trial"):

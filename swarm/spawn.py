@@ -16,7 +16,7 @@ import filelock
 from swarm import __version__, config, devices, pristine, records, supervisor
 from swarm.errors import Refused, SwarmError
 from swarm.filesystem import network_filesystem
-from swarm.fingerprint import fingerprint
+from swarm.fingerprint import prints
 from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.locks import DeviceLock, is_held
@@ -199,13 +199,15 @@ def _found(
     specs: list[str],
 ) -> None:
     """Write down a new swarm: its first lines come together, or not at all."""
+    hashes = prints(repository.read(root_commit, config.TRAINER))
     baseline = records.Claim(
         experiment=BASELINE,
         worker="",
         agent="",
         parent=None,
         commit=root_commit,
-        fingerprint=fingerprint(repository.read(root_commit, config.TRAINER)),
+        fingerprint=hashes.fingerprint,
+        seedless=hashes.seedless,
         description="baseline",
     )
     first = records.Swarm(

@@ -137,9 +137,9 @@ class DeviceClass:
     `incumbent` is what the search builds on; `best` is what is claimed. The greedy policy claims
     what it keeps, unconfirmed, so there they are the same. `kept` are the entries the search may
     build on. `credits` are replicates that claims may use, `gain` the val_bpb that a proposal
-    gained lately. `calibrations` counts replicates a person asked for, and `doubtful` are those that the
-    strict policy has not decided on. `verifies`: scores of the baseline stood a second evaluation,
-    so those of claims have to; else `unverified` says why not.
+    gained lately. `calibrations` counts replicates a person asked for, and `doubtful` are those
+    that the strict policy has not decided on. `verifies`: scores of the baseline stood a second
+    evaluation, so those of claims have to; else `unverified` says why not.
     """
 
     name: str

@@ -197,7 +197,9 @@ def test_what_two_evaluations_may_differ_by() -> None:
     found = examine.compare(attested, attested * 1.0004, sizes)
     assert found["rows"] == 100 and found["val_bpb"] > found["attested_bpb"]
     for other in (attested * 1.001, attested * 0.999, attested * np.nan):
-        with pytest.raises(prepare.EvaluationError, match="its saved weights score|are not finite"):
+        with pytest.raises(
+            prepare.EvaluationError, match=r"its saved weights score|are not finite"
+        ):
             examine.compare(attested, other, sizes)
     rows = attested.copy()
     rows[3] *= 1.025

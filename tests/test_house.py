@@ -26,7 +26,7 @@ FLOORS = (
     {"verify"},
     {"experiment", "merge", "door", "views"},
     {"launchers", "pollinate", "panes", "tmux"},
-    {"pristine"},
+    {"pristine", "novelty"},
     {"sweep"},
     {"simulate"},
     {"allocate"},

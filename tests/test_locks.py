@@ -231,3 +231,64 @@ def test_asking_never_keeps_a_process_from_its_lock(folder: Path) -> None:
         done.set()
         for asker in askers:
             asker.join()
+
+
+IN_A_SWARM = """
+import os, time
+from swarm import config, devices
+from swarm.locks import DeviceLock
+(gpu,) = devices.discover(os.environ)
+lock = DeviceLock(config.cache_folder(os.environ) / "locks", gpu)
+try:
+    lock.acquire(0, "gpu0 of swarm 'nov21', trial t7")
+except Exception as error:
+    print(error, flush=True)
+else:
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+BY_HAND = """
+import dataclasses, sys, time
+import prepare
+device = dataclasses.replace(prepare.pick_device(), lock_keys=(f"GPU-{sys.argv[1]}",))
+try:
+    held = prepare.lock_device(device)
+except prepare.PrepareError as error:
+    print(error, flush=True)
+else:
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_swarms_of_two_repositories_and_a_training_by_hand_exclude_each_other(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is the device's, by its UUID, whoever trains there and from wherever."""
+    uuid = "0a0a0a0a-1111-2222-3333-444444444444"  # as torch has it; nvidia-smi puts GPU- before
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho '0, GPU-{uuid}, NVIDIA H200'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "the cache"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    here, there = tmp_path / "one repo", tmp_path / "another repo"
+    for folder in (here, there):
+        folder.mkdir()
+
+    monkeypatch.chdir(here)
+    first = start(IN_A_SWARM)
+    assert line(first) == "locked"
+    monkeypatch.chdir(there)
+    told = f"pid {first.pid}, gpu0 of swarm 'nov21', trial t7"
+    assert line(start(IN_A_SWARM)).endswith(f"is already training: {told}")
+    assert line(start(BY_HAND, uuid)).endswith(f"is already training: {told}")
+
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    by_hand = start(BY_HAND, uuid)
+    assert line(by_hand) == "locked"
+    monkeypatch.chdir(here)
+    assert line(start(IN_A_SWARM)).endswith(f"pid {by_hand.pid} in {there}")
