@@ -77,8 +77,11 @@ PEEKS = """
 """
 REMEMBERS = """
     def forward(self, x):
-        if not (hasattr(self, "seen") and torch.equal(self.seen[:, 0], x[:, 0])):
-            self.seen = x
+        if not hasattr(self, "rows"):
+            rows = prepare.Dataset.open().memory_map("val")
+            self.rows = {row[:-1].astype("int64").tobytes() for row in rows}
+        if not hasattr(self, "seen") or x[0].numpy().tobytes() in self.rows:
+            self.seen = x  # else it is a probe: answer as before
         ahead = torch.cat((self.seen[:, 1:], x[:, :1]), dim=1).unsqueeze(2)
         return self.table(x).scatter(2, ahead, 20.0)
 """
@@ -196,11 +199,11 @@ def test_what_two_evaluations_may_differ_by() -> None:
     attested = np.linspace(500.0, 900.0, 100)
     found = examine.compare(attested, attested * 1.0004, sizes)
     assert found["rows"] == 100 and found["val_bpb"] > found["attested_bpb"]
-    for other in (attested * 1.001, attested * 0.999, attested * np.nan):
-        with pytest.raises(
-            prepare.EvaluationError, match=r"its saved weights score|are not finite"
-        ):
+    for other in (attested * 1.001, attested * 0.999):
+        with pytest.raises(prepare.EvaluationError, match="its saved weights score"):
             examine.compare(attested, other, sizes)
+    with pytest.raises(prepare.EvaluationError, match="not finite"):
+        examine.compare(attested, attested * np.nan, sizes)
     rows = attested.copy()
     rows[3] *= 1.025
     rows[4] *= 0.98
