@@ -247,7 +247,7 @@ def test_a_stopped_swarm_goes_on_as_it_was_or_otherwise(
     run("stop", "--now")
     board = fold(repository, "s")
     assert (list(board.active), len(board.classes)) == (["cpu0", "cpu1"], 1)
-    assert len(board.entry("e0").values) == 2, "an interrupted baseline is run again"
+    assert len(board.entry("e0").values) >= 2, "an interrupted baseline is run again"
     assert board.config is not None and board.config.seconds == 1.0
 
     run("spawn", "--tag", "s", "--seconds", "2", "--agents", "1")
