@@ -36,9 +36,12 @@ def policies(found: Sequence[Summary], path: Path) -> None:
         (claims, "claims that are none, %"),
     ):
         axes.set_xscale("log")
+        ticks = sorted({s.world.workers if by_workers else s.world.sigma for s in found})
+        axes.set_xticks(ticks, [f"{tick:,}" if by_workers else f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
         axes.set_xlabel("workers" if by_workers else "σ of a trial's val_bpb")
         axes.set_title(title, fontsize=10)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])  # a line at zero is seen
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     claims.axhline(5, color="#b00020", linewidth=0.8, linestyle="--")
