@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import random
 import sys
 from dataclasses import replace
 
 from swarm import policies, simulate, sweep
 from swarm.beliefs import belief_of
-from swarm.policies import Due, Greedy, Occasion, Probable
+from swarm.decide import Verdict
+from swarm.policies import Due, Greedy, Likely, Occasion, Probable
+from swarm.policies.probable import MOST_CREDITS
 from swarm.standings import DeviceClass, Entry
 
 SIGMAS = (2e-4, 5e-4, 1e-3)
@@ -59,8 +60,8 @@ class ByProbability(Probable):
             entry.judge(entry_verdict(known, entry))
 
 
-def entry_verdict(known: DeviceClass, entry: Entry) -> policies.Verdict:
-    return policies.Verdict("discard", policies.Likely(known, entry))
+def entry_verdict(known: DeviceClass, entry: Entry) -> Verdict:
+    return Verdict("discard", Likely(known, entry))
 
 
 class ByProbability80(ByProbability):
@@ -89,21 +90,19 @@ class ClaimEverything(Probable):
     """Claims are not paid for with credits: each incumbent that may pass is tested at once."""
 
     def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
-        known.credits = policies.MOST_CREDITS
+        known.credits = MOST_CREDITS
         return super().replicate(known, occasion)
 
 
 class Sampled(simulate.Simulation):
     """Each worker builds on a base drawn by the chance that it is the best (Thompson sampling)."""
 
-    rng = random.Random(0)
-
     def _base(self, worker: str) -> str:
         known = self.board.class_of(worker)
         if not known.incumbent:
             return simulate.BASELINE
         drawn = {
-            entry.experiment: self.rng.gauss(belief.mean, math.sqrt(belief.variance))
+            entry.experiment: self.proposals.gauss(belief.mean, math.sqrt(belief.variance))
             for entry in known.leaders()
             if (belief := entry.belief)
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -102,7 +103,8 @@ def start_trial(bench: Bench, due: Due, again: Callable[[], Due | None]) -> Job 
             return None
         entry = bench.board.entry(experiment, device_class)
         trial = f"t{len(bench.board.trials)}"
-        seed = FIRST_SEED + sum(known.outcome != "interrupted" for known in entry.trials)
+        taken = {known.seed for known in entry.trials if known.outcome != "interrupted"}
+        seed = next(seed for seed in itertools.count(FIRST_SEED) if seed not in taken)
         folder = bench.paths.trial(trial)
         with writing(folder):  # before the journal, so that a full disk starts nothing
             folder.mkdir(parents=True, exist_ok=True)

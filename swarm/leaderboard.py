@@ -80,6 +80,11 @@ class Leaderboard:
                     f"{self.journal.path}, line {record.seq} names {error}, which is not known",
                     "the journal was edited by hand; restore it from a backup",
                 ) from error
+            except ArithmeticError as error:
+                raise JournalError(
+                    f"{self.journal.path}, line {record.seq} has an impossible number: {error}",
+                    "the journal was edited by hand; restore it from a backup",
+                ) from error
         return bool(new)
 
     def apply(self, record: records.AnyRecord) -> None:
@@ -233,7 +238,7 @@ class Leaderboard:
         trial = self.trials[record.trial]
         trial.outcome, trial.val_bpb, trial.seconds = record.outcome, record.val_bpb, record.seconds
         trial.heldout_bpb, trial.verified = record.heldout_bpb, record.verified
-        trial.num_steps = record.metrics.num_steps
+        trial.batches, trial.excused = record.metrics.batches, record.excused
         worker = self.workers[trial.worker]
         worker.device_seconds += record.seconds
         worker.busy_seconds += record.seconds

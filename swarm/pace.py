@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import msgspec
@@ -12,9 +13,7 @@ PRIOR_SD = {"cpu": 0.03, "mps": 0.02}
 DEFAULT_PRIOR_SD = 0.003
 _PRIOR_TRIALS = 4
 _LIMIT = 5.0
-"""A trial this many SDs below the fastest of its code was disturbed. The fastest of eight is
-expected 1.4 SDs above the mean (order statistics of the normal distribution), the slowest as far
-below."""
+"""A trial this many SDs below the usual of its code was disturbed."""
 _MIN_SHARE = 0.005
 """Never call a difference this small a disturbance: it costs less than a median keep gains."""
 
@@ -34,13 +33,16 @@ class Pace(msgspec.Struct):
 
     @property
     def limit(self) -> float:
-        """The share of the fastest trial's steps that another of its code may lack."""
+        """The share of the usual steps of its code that a trial may lack."""
         return max(_MIN_SHARE, _LIMIT * self.sd)
 
     def too_slow(self, steps: Sequence[int]) -> list[bool]:
-        """For trials of one code, which of them were disturbed."""
-        fastest = max(steps, default=0)
-        return [count < fastest * (1 - self.limit) for count in steps]
+        """For trials of one code, which of them were disturbed.
+
+        They are held against the median, or the faster of two: two that agree outweigh one.
+        """
+        usual = statistics.median_high(steps) if steps else 0
+        return [count < usual * (1 - self.limit) for count in steps]
 
     def learn(self, others: Sequence[int], new: int) -> None:
         """An undisturbed trial made `new` steps where others of its code made these."""

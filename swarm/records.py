@@ -45,9 +45,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the trainer measured besides val_bpb; `None` where it did not say."""
+    """What the trainer measured besides val_bpb; `None` where it did not say.
+
+    `batches` is how many the harness handed out for training, whatever the trainer says.
+    """
 
     num_steps: int | None = None
+    batches: int | None = None
     tokens_per_second: float | None = None
     memory_gb: float | None = None
     training_seconds: float | None = None

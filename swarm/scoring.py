@@ -12,7 +12,7 @@ from swarm.standings import DeviceClass, Entry, Trial
 def add(known: DeviceClass, entry: Entry, trial: Trial, record: TrialFinished) -> bool:
     """Score an experiment by one more trial; return whether its scores changed.
 
-    A trial with far fewer steps than another of the same code is marked slow, be it the new one or
+    A trial that took far fewer batches than another of the same code is marked slow, be it the new one or
     an earlier one that only now is seen to have been disturbed.
     """
     if entry.kind == "rejected" and entry.claim.parent is not None:
@@ -27,14 +27,14 @@ def add(known: DeviceClass, entry: Entry, trial: Trial, record: TrialFinished) -
         known.rescore(entry, [trial.val_bpb])
         return True
     scored = [other for other in entry.trials if other.val_bpb is not None]
-    counted = [(other, other.num_steps) for other in scored if other.num_steps]
+    counted = [(other, other.batches) for other in scored if other.batches]
     if len(counted) > 1:
         flags = known.pace.too_slow([steps for _, steps in counted])
         for (other, _), slow in zip(counted, flags, strict=True):
             other.slow = slow
-        if trial.num_steps and not trial.slow:
+        if trial.batches and not trial.slow:
             peers = [n for other, n in counted if other is not trial and not other.slow]
-            known.pace.learn(peers, trial.num_steps)
+            known.pace.learn(peers, trial.batches)
     values = [other.val_bpb for other in scored if other.val_bpb is not None and not other.slow]
     if values == entry.values:
         return False

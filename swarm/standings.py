@@ -30,7 +30,7 @@ LEADERS = 6
 class Trial(msgspec.Struct, gc=False):
     """One execution of an experiment; `outcome` is `None` while it runs.
 
-    A `slow` trial made too few steps for its code: it is repeated, not scored. One that is `unsure`
+    A `slow` trial took too few `batches` for its code: it is repeated, not scored. One that is `unsure`
     was made for a claim and could not be verified: it is no evidence.
     """
 
@@ -44,10 +44,11 @@ class Trial(msgspec.Struct, gc=False):
     outcome: Outcome | None = None
     val_bpb: float | None = None
     heldout_bpb: float | None = None
-    num_steps: int | None = None
+    batches: int | None = None
     seconds: float = 0.0
     slow: bool = False
     unsure: bool = False
+    excused: bool = False
     verified: bool = False
 
 

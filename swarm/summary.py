@@ -17,6 +17,9 @@ PRINTED_TOLERANCE = 1e-4
 BUDGET_SLACK = 1.1, 5.0
 """Training may exceed its budget by this factor plus these seconds (the step under way)."""
 _REASON_CHARACTERS = 400
+_MAX_COUNT = 10**12
+LOWEST_BPB, HIGHEST_BPB = 0.01, 100.0
+"""No language model scores outside of these: guessing bytes gives 8, the best ones about 0.5."""
 _MAX_ATTESTATION_BYTES = 1 << 18
 
 
@@ -43,6 +46,7 @@ class Attested(msgspec.Struct, frozen=True):
 
     val_bpb: float
     training_seconds: float = 0.0
+    batches: int = 0
     row_nats: str = ""
     weights: str = ""
 
@@ -62,6 +66,7 @@ def judge(
 ) -> TrialFinished:
     """Decide the outcome of a trial from how it ended, what it printed and what was attested."""
     printed = parse(log)
+    found = read_attestation(attestation)
     outcome, reason, val_bpb = _outcome(seconds, timeout, ending, log, printed, attestation)
     return TrialFinished(
         trial=trial,
@@ -71,7 +76,7 @@ def judge(
         exit_code=ending.exit_code,
         reason=reason[-_REASON_CHARACTERS:],
         excused=outcome == "interrupted" and DISK_FULL in reason,
-        metrics=_metrics(printed),
+        metrics=_metrics(printed, found.batches if found else 0),
     )
 
 
@@ -101,7 +106,9 @@ def _outcome(
     if found is None:
         return "rejected", "printed a val_bpb that prepare.evaluate_bpb did not measure", None
     attested = found.val_bpb
-    if not attested > 0 or abs(claimed - attested) > PRINTED_TOLERANCE:
+    if not LOWEST_BPB <= attested <= HIGHEST_BPB:
+        return "rejected", f"val_bpb {attested:g} is no plausible score", None
+    if abs(claimed - attested) > PRINTED_TOLERANCE:
         return "rejected", f"printed val_bpb {claimed:.6f}, measured was {attested:.6f}", None
     trained = max(_number(printed.get("training_seconds")) or 0.0, found.training_seconds)
     if trained > seconds * BUDGET_SLACK[0] + BUDGET_SLACK[1]:
@@ -118,12 +125,13 @@ def read_attestation(attestation: Path) -> Attested | None:
         return None
 
 
-def _metrics(printed: dict[str, str]) -> Metrics:
+def _metrics(printed: dict[str, str], batches: int) -> Metrics:
     training = _number(printed.get("training_seconds"))
     tokens_m = _number(printed.get("total_tokens_M"))
     memory_mb = _number(printed.get("peak_vram_mb"))
     return Metrics(
         num_steps=_integer(printed.get("num_steps")),
+        batches=batches if 0 < batches <= _MAX_COUNT else None,
         tokens_per_second=tokens_m * 1e6 / training if tokens_m and training else None,
         memory_gb=memory_mb / 1024 if memory_mb is not None else None,
         training_seconds=training,
@@ -138,9 +146,10 @@ def _number(text: str | None) -> float | None:
         value = float(text) if text else math.nan
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) and abs(value) <= 1e15 else None
 
 
 def _integer(text: str | None) -> int | None:
+    """A count; `None` for what is none, such as 1e308 steps."""
     value = _number(text)
-    return None if value is None else int(value)
+    return int(value) if value is not None and 0 <= value <= _MAX_COUNT else None

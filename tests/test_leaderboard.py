@@ -298,7 +298,7 @@ def random_story(rng: random.Random, length: int) -> list[AnyRecord]:
             trial, name, who = running.pop(rng.randrange(len(running)))
             outcome = rng.choice(["ok"] * 7 + ["crash", "interrupted", "rejected"])
             result = scored(trial, rng.gauss(1, 0.1)) if outcome == "ok" else failed(trial, outcome)
-            steps = Metrics(num_steps=rng.choice([90, 99, 100, 101]))
+            steps = Metrics(batches=rng.choice([90, 99, 100, 101]))
             records.append(msgspec.structs.replace(result, metrics=steps))
             if outcome == "interrupted":
                 queue.append((name, who))

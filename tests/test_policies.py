@@ -39,7 +39,7 @@ class Night(Story):
         self.trials += 1
         begun = msgspec.structs.replace(started(name, experiment, worker), purpose=purpose)
         ended = failed(name, outcome) if val_bpb is None else scored(name, val_bpb)
-        self.tell(begun, msgspec.structs.replace(ended, metrics=Metrics(num_steps=steps)))
+        self.tell(begun, msgspec.structs.replace(ended, metrics=Metrics(batches=steps)))
         return name
 
     def tried(self, name: str, val_bpb: float, parent: str = BASELINE) -> None:

@@ -99,7 +99,7 @@ def test_a_good_trial(submit: Submit, launcher: LocalLauncher) -> None:
         ("print('hello')", "crash", "ended without a summary: hello"),
         (SUMMARY, "rejected", "that prepare.evaluate_bpb did not measure"),
         (GOOD.replace("0.900000", "0.800000"), "rejected", "printed val_bpb 0.800000, measured"),
-        (GOOD.replace("(0.9)", "(-1.0)"), "rejected", "measured was -1.0"),
+        (GOOD.replace("(0.9)", "(-1.0)"), "rejected", "val_bpb -1 is no plausible score"),
         (GOOD.replace("0.900000", "nan"), "crash", "ended without a summary"),
         (GOOD.replace("seconds: 1.0", "seconds: 99"), "rejected", "trained 99 s of a budget"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crash", "exit code -11"),

@@ -22,7 +22,8 @@ SECONDS = float(os.environ.get("SWARM_SECONDS", "1"))
 def evaluate_bpb(score):
     path = os.environ.get("SWARM_ATTEST")
     if path:
-        Path(path + ".part").write_text(json.dumps({"val_bpb": score, "tokens": 1, "bytes": 1}))
+        found = {"val_bpb": score, "tokens": 1, "bytes": 1, "batches": 10}
+        Path(path + ".part").write_text(json.dumps(found))
         os.replace(path + ".part", path)
     return score
 

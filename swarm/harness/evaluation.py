@@ -49,7 +49,7 @@ def evaluate_bpb(
     import numpy as np
     import torch
 
-    trained = budget.training_seconds()
+    trained, taken = budget.training_seconds(), budget.batches()
     dataset = dataset or Dataset.open()
     dataset.check(f"{split}.bin")
     dataset.check("tokenizer.json")
@@ -72,6 +72,7 @@ def evaluate_bpb(
             "bytes": size,
             "causal": True,
             "training_seconds": round(trained, 3),
+            "batches": taken,
             "row_nats": base64.b64encode(np.array(nats.tolist(), "<f4").tobytes()).decode(),
             "weights": weights.keep(model, device, Path(attest).parent),
         }

@@ -109,7 +109,7 @@ def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
     for trial in entry.trials:
         score = "" if trial.val_bpb is None else f"  val_bpb {trial.val_bpb:.6f}"
         purpose = "" if trial.purpose == "experiment" else f", {trial.purpose}"
-        slow = f" (only {trial.num_steps} steps: disturbed, not scored)" if trial.slow else ""
+        slow = f" (only {trial.batches} batches: disturbed, not scored)" if trial.slow else ""
         verified = ", verified" if trial.verified else ""
         lines.append(
             f"{trial.id:<8} {style.word(trial.outcome or 'training')} on {trial.worker},"

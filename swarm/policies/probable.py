@@ -1,93 +1,14 @@
-"""How verdicts, incumbents and claims follow from scores, and which replicates are worth a device.
-
-A policy works on the fold of one device class and on nothing else, so everyone who folds the same
-journal agrees.
-"""
+"""The default: two levels, what is probably better and what is confirmed."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 from swarm import claims
 from swarm.beliefs import bar_of, belief_of, measured
-from swarm.decide import Comparison, Verdict, spelled, worth
-from swarm.records import Purpose
+from swarm.decide import Verdict, worth
+from swarm.policies.base import Due, Likely, Occasion, asked_for, first_reason
 from swarm.standings import DeviceClass, Entry
-
-Occasion = Literal["busy", "idle", "ending"]
-"""Why a device asks for a replicate: instead of a proposal, for want of one, or after the last."""
-
-
-class Due(NamedTuple):
-    """A replicate worth running: of which experiment, what for, and why."""
-
-    experiment: str
-    purpose: Purpose
-    why: str
-
-
-class Policy(Protocol):
-    """What scores mean, and which of them should be taken again."""
-
-    def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
-        """A trial of `entry` was scored (or one was struck out); `base` is what it builds on."""
-        ...
-
-    def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
-        """The replicate that a device of this class should run now, if any is worth it."""
-        ...
-
-    def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
-        """`entry` proved not to be what it said: nothing may build on it any more."""
-        ...
-
-
-class Greedy:
-    """Keep whatever is lower than its base, as autoresearch does. It confirms nothing."""
-
-    def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
-        if entry.kind in ("keep", "discard") or entry.estimate is None:
-            return
-        if base is None or base.estimate is None:
-            entry.judge(Verdict("keep", _first(entry)))
-        else:
-            compared = Comparison(entry.estimate, base.estimate, base.experiment)
-            entry.judge(Verdict("keep" if compared.difference < 0 else "discard", compared))
-        top = known.top()
-        lower = top is None or top.estimate is None or entry.estimate.mean < top.estimate.mean
-        if entry.kind == "keep":
-            known.keep(entry)
-            if lower:
-                known.incumbent = known.best = entry.experiment
-
-    def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
-        return _asked_for(known)
-
-    def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
-        known.drop(entry)
-        means = {n: e.estimate.mean for n, e in known.kept.items() if e.estimate}
-        known.incumbent = known.best = min(means, key=means.__getitem__, default=None)
-
-
-class Likely(NamedTuple):
-    """Why a change is, or is not, probably better; the text says what is known by now."""
-
-    known: DeviceClass
-    entry: Entry
-
-    def __str__(self) -> str:
-        entry, base, sigma = self.entry, self.entry.base, self.known.noise.sd
-        if entry.estimate is None or base is None or base.estimate is None:
-            return "what it built on was rejected"
-        better = belief_of(self.known, entry).better
-        text = f"{spelled(entry.estimate, sigma)} vs {spelled(base.estimate, sigma)} of"
-        text = f"{text} {base.experiment}; P(better) {better:.2f}"
-        if entry.kind != "keep":
-            return text
-        failed = ", claimed once in vain" if entry.tested and self.known.contest is None else ""
-        kept = "kept" if better >= 0.5 else "kept as a long shot"
-        return f"{text}: {kept}, not yet confirmed{failed}"
-
 
 CREDITS_AT_FIRST = 2.0
 CREDITS_PER_RESULT = 0.02
@@ -124,7 +45,7 @@ class Probable:
         assert entry.estimate is not None
         if base is None:
             entry.belief = measured(known, entry)
-            entry.judge(Verdict("keep", _first(entry)))
+            entry.judge(Verdict("keep", first_reason(entry)))
             known.keep(entry)
             known.best = known.best or entry.experiment
         else:
@@ -206,10 +127,13 @@ class Probable:
                 self._revise(known, child)
         self._crown(known)
 
+    def failed(self, known: DeviceClass, entry: Entry) -> None:
+        claims.give_up(known, entry)
+
     # ---- replicates ----------------------------------------------------------------------------
 
     def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
-        asked = _asked_for(known)
+        asked = asked_for(known)
         if asked and occasion != "ending":
             return asked
         claimed = claims.due(known, occasion == "idle", occasion == "ending")
@@ -242,61 +166,3 @@ class Probable:
             if value > best and free and len(entry.values) < MOST_REPLICATES:
                 best, name = value, entry.experiment
         return Due(name, "replicate", f"worth {best:.6f} val_bpb") if name else None
-
-
-STRICT_LEVEL, STRICT_REPLICATES = 0.95, 6
-
-
-class Strict(Probable):
-    """Build on nothing that replicates have not shown to be better; for comparison."""
-
-    def _stays_out(self, known: DeviceClass, entry: Entry, base: Entry) -> bool:
-        return False
-
-    def _judge(self, known: DeviceClass, entry: Entry, base: Entry) -> None:
-        assert entry.estimate is not None and base.estimate is not None
-        belief = belief_of(known, entry)
-        count = min(entry.estimate.replicates, max(base.estimate.replicates, 2))
-        decided = belief.better >= STRICT_LEVEL and count >= 2
-        hopeless = belief.mean >= belief_of(known, base).mean or count >= STRICT_REPLICATES
-        entry.belief = belief if decided else None
-        known.doubtful.pop(entry.experiment, None)
-        why = Likely(known, entry)
-        if decided:
-            known.keep(entry)
-            entry.judge(Verdict("keep", why, confirmed=True))
-        elif hopeless:
-            known.drop(entry)
-            entry.judge(Verdict("discard", why))
-        else:
-            known.doubtful[entry.experiment] = entry
-            entry.judge(Verdict("candidate", why))
-
-    def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
-        super().scored(known, entry, base)
-        known.best = known.incumbent
-
-    def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
-        for entry in known.doubtful.values():
-            for chosen in (entry, entry.base):
-                behind = chosen and len(chosen.values) <= len(entry.values)
-                if chosen and behind and chosen.may_repeat and not chosen.running:
-                    return Due(chosen.experiment, "replicate", f"to decide on {entry.experiment}")
-        return _asked_for(known)
-
-
-POLICIES: dict[str, Policy] = {"probable": Probable(), "greedy": Greedy(), "strict": Strict()}
-
-
-def _first(entry: Entry) -> str:
-    assert entry.estimate is not None
-    if entry.claim.parent is None:
-        return "the baseline"
-    return f"{entry.estimate.mean:.6f}: the first with a score"
-
-
-def _asked_for(known: DeviceClass) -> Due | None:
-    top = known.top()
-    if known.calibrations > 0 and top and top.may_repeat:
-        return Due(top.experiment, "calibration", "to measure the noise, as asked")
-    return None
