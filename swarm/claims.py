@@ -40,11 +40,11 @@ class Confirmed(NamedTuple):
 def due(known: DeviceClass, idle: bool, ending: bool) -> str | None:
     """The experiment that needs a trial for a claim now; opens none that is not worth it.
 
-    A claim is paid with credits, which results earn, but for what idle devices do and for the last
-    claim of a swarm.
+    A claim is paid with credits, which results earn. What idle devices do for it and the last claim
+    of a swarm need none.
     """
     best = known.champion()
-    if best is None:
+    if best is None or not known.noise.is_measured:
         return None
     free = idle or ending
     if known.contest is None:
@@ -72,19 +72,41 @@ def _contender(known: DeviceClass, best: Entry, free: bool, most: int | None) ->
     return top.experiment if affordable else None
 
 
+def lacks_noise(known: DeviceClass) -> bool:
+    """Whether there is something to claim, but the noise is not known from replicates yet."""
+    top, best = known.top(), known.champion()
+    wanted = top is not None and best is not None and top is not best and not top.tested
+    return wanted and not known.noise.is_measured
+
+
 def begin(known: DeviceClass, entry: Entry) -> None:
     """A trial for a claim of `entry` starts: it opens a claim, or adds to the one under test."""
-    known.credits = max(0.0, known.credits - 1)
+    pay(known)
     fresh = entry.kind == "keep" and not entry.tested
     if fresh and known.contest is None and entry.experiment != known.best:
         entry.tested = True
         known.contest = Contest(entry)
 
 
+def pay(known: DeviceClass) -> None:
+    known.credits = max(0.0, known.credits - 1)
+
+
+def refund(known: DeviceClass) -> None:
+    """A trial that was paid for was cut off."""
+    known.credits += 1
+
+
 def give_up(known: DeviceClass, entry: Entry) -> None:
-    """A trial of `entry` failed; a claim that cannot be tested for that is over."""
-    pair = (known.contest.contender, known.champion()) if known.contest else ()
-    if entry in pair and not entry.may_repeat:
+    """A trial of `entry` failed; a claim that cannot be tested for that is over.
+
+    Where that is the fault of the best, the contender may be claimed again.
+    """
+    contest, best = known.contest, known.champion()
+    if contest is None or entry.may_repeat:
+        return
+    if entry is contest.contender or entry is best:
+        contest.contender.tested = entry is contest.contender
         known.contest = None
 
 
@@ -105,7 +127,8 @@ def look(known: DeviceClass) -> None:
             contender.judge(Verdict("keep", why, confirmed=True))
             contender.belief = belief_of(known, contender)
             known.keep(contender)
-            known.best, known.contest = contender.experiment, None
+            known.crown(contender)
+            known.contest = None
         elif contest.look + 1 == len(LOOKS) or _hopeless(known, contender, best):
             known.contest = None
         else:
@@ -115,14 +138,6 @@ def look(known: DeviceClass) -> None:
 def _hopeless(known: DeviceClass, contender: Entry, best: Entry) -> bool:
     """Whether the contender is not even believed to be better any more."""
     return belief_of(known, contender).mean >= belief_of(known, best).mean
-
-
-def previous(entry: Entry) -> str | None:
-    """What was claimed before `entry`, which proved not to be what it said."""
-    ancestor = entry.base
-    while ancestor and not (ancestor.confirmed or ancestor.base is None):
-        ancestor = ancestor.base
-    return ancestor.experiment if ancestor else None
 
 
 def _counted(trials: int) -> str:

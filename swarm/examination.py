@@ -86,7 +86,7 @@ def judged(result: TrialFinished, finding: Finding, trusted: bool) -> TrialFinis
         )
     if finding.refused or finding.failed:
         why = f"not verified: {finding.refused or finding.failed}"
-        return msgspec.structs.replace(result, reason=why, seconds=seconds)
+        return msgspec.structs.replace(result, reason=why, seconds=seconds, unverified=True)
     return msgspec.structs.replace(
         result, verified=True, heldout_bpb=finding.heldout_bpb, seconds=seconds
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.mailbox import Answer, Submission
 from swarm.paths import Paths
 from swarm.policies import Due
-from swarm.standings import Entry
+from swarm.standings import DeviceClass, Entry
 from swarm.worktree import Worktree
 
 MAX_SOURCE_BYTES = 1 << 20
@@ -90,7 +91,8 @@ def start_trial(bench: Bench, due: Due, again: Callable[[], Due | None]) -> Job 
     """Lay out a trial's folder and journal its start; `None` when it is no longer due.
 
     `again` says what is due, asked with the journal locked: two devices may want the same. What a
-    trial of the baseline scores is evaluated again; where that held, so is what a claim rests on.
+    trial of the baseline scores is evaluated again; where that held, so is what a claim rests on,
+    and whatever scores lower than the incumbent.
     """
     experiment = due.experiment
     device_class = bench.joined.device_class
@@ -122,9 +124,23 @@ def start_trial(bench: Bench, due: Due, again: Callable[[], Due | None]) -> Job 
     bench.board.refresh()
     device = bench.joined.device
     job = make_job(bench.paths, bench.board, device, bench.environment, trial, seed)
-    start = experiment == BASELINE and due.purpose in ("experiment", "claim")
-    examine = start or (due.purpose == "claim" and bench.board.classes[device_class].verifies)
-    return msgspec.structs.replace(job, examine=examine, trusted=start)
+    return msgspec.structs.replace(
+        job,
+        examine_below=_examine_below(bench.board.classes[device_class], due),
+        trusted=experiment == BASELINE,
+    )
+
+
+def _examine_below(known: DeviceClass, due: Due) -> float:
+    """From which score down a trial must stand a second evaluation."""
+    if due.experiment == BASELINE and due.purpose in ("experiment", "claim"):
+        return math.inf
+    if not known.verifies:
+        return 0.0
+    top = known.top()
+    if due.purpose == "claim" or top is None or top.estimate is None:
+        return math.inf
+    return top.estimate.mean
 
 
 def record(bench: Bench, result: records.TrialFinished) -> Entry:

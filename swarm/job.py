@@ -17,9 +17,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `evaluator` is the folder of the pristine prepare.py. `seconds` is the training budget,
     `timeout` the limit for everything. `environment` is complete: nothing is inherited. `memory`
     and `disk`, in bytes, and `processes` are what the trial and all it starts may use at a time.
-    A trial that is confined sees nothing of `hidden`, wherever that lies. With `examine`, what it
-    scored is evaluated again (see `examination`), within `examine_timeout`; what is `trusted`
-    keeps its score even where that fails.
+    A trial that is confined sees nothing of `hidden`, wherever that lies. A score below
+    `examine_below` is evaluated again (see `examination`), within `examine_timeout`; what is
+    `trusted` keeps its score even where that fails.
     """
 
     trial: str
@@ -35,6 +35,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     processes: int = limits.MAX_PROCESSES
     confine: bool = True
     hidden: tuple[str, ...] = ()
-    examine: bool = False
+    examine_below: float = 0.0
     trusted: bool = False
     examine_timeout: float = 300.0

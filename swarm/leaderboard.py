@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
 from swarm import claims, decide, records, scoring, standings
 from swarm.decide import Verdict
 from swarm.errors import JournalError
+from swarm.garbage import without_collection
 from swarm.journal import Cursor, Journal
 from swarm.policies import POLICIES, Due, Occasion, Policy
 from swarm.records import Config
@@ -67,7 +66,7 @@ class Leaderboard:
         """
         if self.journal.size() == self.cursor.offset:
             return False
-        with _no_collection():
+        with without_collection():
             return self._fold()
 
     def _fold(self) -> bool:
@@ -163,7 +162,8 @@ class Leaderboard:
             trial.outcome, worker.open_trial = "interrupted", None
             entry = self.classes[trial.device_class].entries[trial.experiment]
             entry.running -= 1
-            worker.queue[entry.experiment] = None
+            if entry.kind == "candidate" and not entry.values:
+                worker.queue[entry.experiment] = None
         for experiment in list(worker.queue):
             same = self.home.get(experiment) == worker.joined.device_class
             if name not in self.active or not same:
@@ -225,8 +225,10 @@ class Leaderboard:
         entry.running += 1
         if record.purpose == "claim":
             claims.begin(known, entry)
-        elif record.purpose == "calibration":
-            known.calibrations = max(0, known.calibrations - 1)
+        elif record.purpose == "calibration" and known.calibrations:
+            known.calibrations -= 1
+        elif record.purpose == "calibration" and claims.lacks_noise(known):
+            claims.pay(known)
         if entry.kind == "candidate":
             entry.why = f"is training as {record.trial}"
         worker.open_trial = record.trial
@@ -253,22 +255,33 @@ class Leaderboard:
             self._interrupted(trial, entry, record.excused)
         elif record.outcome != "ok":
             scoring.failed(known, entry, record, self.policy)
-        elif scoring.add(known, entry, trial, record):
-            entry.metrics = record.metrics
-            self._note_best(worker, trial)
-            self._judge_scored(known, entry)
+        elif scoring.is_sure(known, entry, trial, record, self.policy):
+            self._scored(known, entry, trial, record)
         if entry.kind != "candidate":
             for waiting in self._waiting.pop((trial.device_class, entry.experiment), []):
                 if waiting.estimate:
                     self._judge_scored(known, waiting)
 
-    def _note_best(self, worker: WorkerState, trial: Trial) -> None:
+    def _scored(
+        self, known: DeviceClass, entry: Entry, trial: Trial, record: records.TrialFinished
+    ) -> None:
+        if not scoring.add(known, entry, trial):
+            self.policy.failed(known, entry)
+            return
+        entry.metrics = record.metrics
+        worker = self.workers[trial.worker]
         lowest, found = worker.best_val_bpb, trial.val_bpb
         if trial.purpose == "experiment" and found and (lowest is None or found < lowest):
             worker.best_val_bpb = found
+        self._judge_scored(known, entry)
 
     def _interrupted(self, trial: Trial, entry: Entry, excused: bool) -> None:
         """Queue it again, but not for ever. The baseline comes again by being due."""
+        known = self.classes[trial.device_class]
+        if trial.purpose == "claim":
+            claims.refund(known)
+        if trial.purpose != "experiment" and not excused:
+            self.policy.failed(known, entry)
         if not entry.claim.worker or entry.kind != "candidate" or entry.values:
             return
         entry.interruptions += not excused
@@ -334,15 +347,3 @@ class Leaderboard:
 
     def _ended(self, record: records.Ended) -> None:
         self.state, self.ended_because = record.state, record.reason
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Folding makes many objects and no garbage: looking for some would take a third of it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

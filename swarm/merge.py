@@ -75,7 +75,13 @@ def _chosen(board: Leaderboard, search: bool) -> Entry:
         raise Refused(
             "nothing to merge: no experiment is better than the baseline yet", "see swarm board"
         )
-    return primary.entries[name]
+    entry = primary.entries[name]
+    if not (search or entry.confirmed or (board.config and board.config.policy == "greedy")):
+        raise Refused(
+            f"nothing to merge: {name} is not confirmed",
+            "swarm merge --incumbent takes it as it is",
+        )
+    return entry
 
 
 def _is_ancestor(repository: Repository, old: str, new: str) -> bool:

@@ -145,7 +145,8 @@ class TrialFinished(Record, frozen=True, tag="result"):
 
     An `excused` interruption (a person stopped the swarm, the disk was full) does not count
     against the experiment: it is queued again however often that happens. `heldout_bpb` is set
-    where the trial's weights were `verified`: evaluated again in a fresh process.
+    where the trial's weights were `verified`: evaluated again in a fresh process. `unverified`:
+    that was tried, and what came of it does not say whether the score holds.
     """
 
     trial: str
@@ -157,6 +158,7 @@ class TrialFinished(Record, frozen=True, tag="result"):
     excused: bool = False
     heldout_bpb: float | None = None
     verified: bool = False
+    unverified: bool = False
     metrics: Metrics = Metrics()
 
     def __post_init__(self) -> None:

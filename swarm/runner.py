@@ -24,6 +24,7 @@ from swarm import (
     strays,
 )
 from swarm.agents.process import AgentProcess
+from swarm.backoff import Backoff
 from swarm.errors import DiskFull, SwarmError
 from swarm.experiment import Bench
 from swarm.heartbeat import Heartbeat
@@ -73,6 +74,7 @@ class Runner:
         self.result: records.TrialFinished | None = None
         self.last_sync = self.free_since = clock()
         self.fills_pause, self.makes_way_for = False, ""
+        self.backoff = Backoff()
         self.synced_at = self.board.cursor.lines
         self.ending: str = ""
         self.beat: Heartbeat | None = None
@@ -177,6 +179,10 @@ class Runner:
             self.result = msgspec.structs.replace(
                 self.result, excused=excused, reason=way or self.result.reason
             )
+        if self.result.outcome != "interrupted":
+            self.backoff.succeeded()
+        elif not self.result.excused:
+            self.backoff.failed(self.clock(), self.result.reason)
         if self.result.outcome == "interrupted":
             strays.kill_trial(self.paths.trial(self.result.trial))
         self._record(self.result)  # on a full disk this comes again
@@ -203,8 +209,9 @@ class Runner:
 
     def _start_next(self) -> None:
         idle, over = self._is_idle(), bool(self.board.exhausted(utc_now()))
-        due = allocate.next_trial(self.board, self.worker, idle, over)
-        if due is None:
+        urgent = allocate.next_trial(self.board, self.worker, False, over)
+        due = urgent or allocate.next_trial(self.board, self.worker, idle, over)
+        if due is None or self.clock() < self.backoff.until:
             return
         try:
             job = experiment.start_trial(
@@ -212,7 +219,7 @@ class Runner:
             )
             if job is not None:
                 self.trial = self.launcher.submit(job)
-                self.fills_pause = idle and due.purpose != "experiment"
+                self.fills_pause = idle and urgent is None
                 log.info("%s of %s started: %s", job.trial, due.experiment, due.why or due.purpose)
         except DiskFull:
             raise
@@ -220,6 +227,7 @@ class Runner:
             log.error("%s: %s", due.experiment, error)
             if not self._end_unstarted_trial(error):
                 raise
+            self.backoff.failed(self.clock(), str(error))
 
     def _is_idle(self) -> bool:
         """Whether the device waits for an agent that will take a while."""
@@ -235,8 +243,9 @@ class Runner:
             return
         trial = self.board.trials[running.job.trial]
         entry = self.board.entry(trial.experiment, trial.device_class)
-        finished = max(1, len(entry.trials) - entry.running)
-        done = (time.monotonic() - running.started) / max(entry.seconds / finished, 1e-9)
+        whole = [known.seconds for known in entry.trials if known.outcome == "ok"]
+        usual = sum(whole) / len(whole) if whole else self.bench.settings.seconds
+        done = (time.monotonic() - running.started) / max(usual, 1e-9)
         if done < allocate.MAKES_WAY_UNTIL:
             self.makes_way_for = queue[0]
             self.launcher.cancel(running)
@@ -315,6 +324,8 @@ class Runner:
             return "training", f"{trial.experiment} as {trial.id}, seed {trial.seed}{purpose}"
         if state.paused:
             return "paused", "by swarm pause"
+        if self.clock() < self.backoff.until:
+            return "paused", f"no trial can be started: {self.backoff.why}"
         if state.parked:
             return "parked", state.parked
         waits = "proposes a change" if self.agent.running else "is started again soon"

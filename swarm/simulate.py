@@ -129,12 +129,13 @@ class Simulation:
         if not (self._over or thinking or busy):
             self._propose(now, worker)
         idle = self.world.idle and thinking
-        due = allocate.next_trial(self.board, worker, idle, self._over)
+        urgent = allocate.next_trial(self.board, worker, False, self._over)
+        due = urgent or allocate.next_trial(self.board, worker, idle, self._over)
         if due is None:
             return None
         if due.purpose == "experiment" and due.experiment != BASELINE and self.world.think:
             self.ready[number] = now + self.proposals.expovariate(1 / self.world.think)
-        return self._start(now, number, due, thinking and not self._over)
+        return self._start(now, number, due, urgent is None)
 
     def _start(self, now: float, number: int, due: Due, idle: bool) -> tuple[float, int, str]:
         trial = f"t{len(self.board.trials)}"

@@ -30,8 +30,8 @@ LEADERS = 6
 class Trial(msgspec.Struct, gc=False):
     """One execution of an experiment; `outcome` is `None` while it runs.
 
-    A `slow` trial took too few `batches` for its code: it is repeated, not scored. One that is `unsure`
-    was made for a claim and could not be verified: it is no evidence.
+    A `slow` trial took too few `batches` for its code: it is repeated, not scored. Nor is one that
+    is `unsure` scored: it had to be verified and could not be.
     """
 
     id: str
@@ -50,6 +50,11 @@ class Trial(msgspec.Struct, gc=False):
     unsure: bool = False
     excused: bool = False
     verified: bool = False
+
+    @property
+    def told_nothing(self) -> bool:
+        """Whether it has ended without a score that counts."""
+        return self.outcome is not None and (self.val_bpb is None or self.slow or self.unsure)
 
 
 class Entry(msgspec.Struct):
@@ -104,9 +109,10 @@ class Entry(msgspec.Struct):
 
     @property
     def may_repeat(self) -> bool:
-        """Whether a further trial makes sense: not after two of them failed."""
-        failed = sum(t.unsure or t.outcome in ("crash", "timeout") for t in self.trials)
-        return failed < _MOST_FAILURES
+        """Whether a further trial makes sense: not after two in a row that told nothing."""
+        ended = [trial for trial in self.trials if trial.outcome and not trial.excused]
+        last = ended[-_MOST_FAILURES:]
+        return len(last) < _MOST_FAILURES or not all(trial.told_nothing for trial in last)
 
     @property
     def expected_evidence(self) -> int:
@@ -137,10 +143,11 @@ class DeviceClass:
 
     `incumbent` is what the search builds on; `best` is what is claimed. The greedy policy claims
     what it keeps, unconfirmed, so there they are the same. `kept` are the entries the search may
-    build on. `credits` are replicates that claims may use, `gain` the val_bpb that a proposal
-    gained lately. `calibrations` counts replicates a person asked for, and `doubtful` are those
-    that the strict policy has not decided on. `verifies`: scores of the baseline stood a second
-    evaluation, so those of claims have to; else `unverified` says why not.
+    build on, `champions` all that were the best, the last one last. `credits` are replicates that
+    claims may use, `gain` the val_bpb that a proposal gained lately. `calibrations` counts
+    replicates a person asked for, and `doubtful` are those that the strict policy has not decided
+    on. `verifies`: scores of the baseline stood a second evaluation, so others have to, where that
+    matters; else `unverified` says why not.
     """
 
     name: str
@@ -151,6 +158,7 @@ class DeviceClass:
     incumbent: str | None = None
     best: str | None = None
     kept: dict[str, Entry] = field(default_factory=dict)
+    champions: list[str] = field(default_factory=list)
     contest: Contest | None = None
     credits: float = 0.0
     gain: float = 0.0
@@ -191,8 +199,21 @@ class DeviceClass:
             self._versioned_sd = sd
             self.noise_version += 1
 
+    def crown(self, entry: Entry) -> None:
+        """What is claimed from now on."""
+        self.best = entry.experiment
+        self.champions.append(entry.experiment)
+
+    def uncrown(self, entry: Entry) -> None:
+        """It must not be claimed any more: what was claimed before it is."""
+        self.champions = [name for name in self.champions if name != entry.experiment]
+        self.best = self.champions[-1] if self.champions else None
+
     def keep(self, entry: Entry) -> None:
         """The search may build on this entry."""
+        if entry.experiment in self.kept:
+            self._leaders = None
+            return
         self.kept[entry.experiment] = entry
         if self._leaders is not None and entry.belief:
             bisect.insort(self._leaders, entry, key=_believed_mean)

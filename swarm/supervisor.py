@@ -149,6 +149,14 @@ class Supervisor:
         """Give up on a runner that keeps dying, until `swarm resume`."""
         said = last_words_of(self.paths.runner_log(worker))
         reason = f"its runner died {watch.deaths} times: {said}"
+        trial = self.board.workers[worker].open_trial
+        if trial:  # others may wait for it
+            strays.kill_trial(self.paths.trial(trial))
+            self.board.journal.append(
+                records.TrialFinished(
+                    trial=trial, outcome="interrupted", seconds=0.0, reason=reason, excused=True
+                )
+            )
         self.board.journal.append(records.AgentEvent(worker=worker, state="parked", reason=reason))
         watch.deaths = 0
 

@@ -48,7 +48,8 @@ def run(job: Job, lifeline: int) -> TrialFinished:
         ending = _watch(job, log, lifeline)
         _tidy(folder, log)
     result = summary.judge(job.trial, job.seconds, job.timeout, ending, log.tail(), attestation)
-    if job.examine and result.outcome == "ok" and examination.is_possible(job):
+    noteworthy = result.val_bpb is not None and result.val_bpb < job.examine_below
+    if noteworthy and examination.is_possible(job):
         subject = examination.Subject(source, attestation, folder / WEIGHTS, result.val_bpb)
         finding = examination.examine(job, subject, lifeline)
         result = examination.judged(result, finding, job.trusted)

@@ -42,7 +42,8 @@ FLOORS = (
     {"hyperparameters", "standings"},
     {"journal", "decide", "effects", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
      "processes", "logfile", "assignments", "config", "meter", "memory", "sandbox"},
-    {"records", "paths", "disk", "filesystem", "noise", "pace"},
+    {"records", "paths", "disk", "filesystem", "noise", "pace", "garbage",
+     "backoff"},
     {"errors"},
     {"harness"},
 )  # fmt: skip

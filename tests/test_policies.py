@@ -12,7 +12,7 @@ from test_leaderboard import CONFIG, FOUNDING, Story, claim, failed, scored, sta
 from swarm import allocate
 from swarm.leaderboard import BASELINE
 from swarm.policies import Due, Likely
-from swarm.records import Control, Metrics, Purpose, TrialFinished
+from swarm.records import Control, Metrics, Purpose, Reconfigured, TrialFinished
 from swarm.standings import DeviceClass
 
 SIGMA = 0.001
@@ -288,3 +288,110 @@ def test_an_interrupted_replicate_changes_nothing(night: Night) -> None:
     assert (night.board.entry("e1").belief, night.known.credits) == before
     assert night.board.queued("cpu0") == []
     assert isinstance(night.board.entry("e1").why, Likely)
+
+
+def test_a_device_class_that_became_slower_is_believed_the_second_time(night: Night) -> None:
+    """Else an end, or an agent's experiment, would wait for replicates that never count."""
+    night.tell(claim("e1"))
+    night.trial("e1", 1.0 - 8 * SIGMA, steps=1000)
+    night.trial("e1", 1.0 - 8 * SIGMA, "claim", steps=700)
+    assert [trial.slow for trial in night.board.entry("e1").trials] == [False, True]
+    night.trial("e1", 1.0 - 8 * SIGMA, "claim", steps=702)
+    assert [trial.slow for trial in night.board.entry("e1").trials] == [False, False, False]
+    assert night.known.best == "e1"
+
+
+def test_no_claim_rests_on_noise_that_is_only_assumed(night: Night) -> None:
+    known = night.known
+    night.tried("e1", 1.0 - 8 * SIGMA)
+    known.noise.freedom = 2  # as if only three trials of the baseline had run
+    due = night.due()
+    assert due and (due.experiment, due.purpose) == (BASELINE, "calibration")
+    before = known.credits
+    night.tell(msgspec.structs.replace(started("t70", BASELINE), purpose="calibration"))
+    assert known.credits == before - 1
+    night.tell(msgspec.structs.replace(started("t71", BASELINE, "cpu1"), purpose="calibration"))
+    assert night.due() is None, "two are enough, and they run"
+
+
+def test_who_was_claimed_before_is_claimed_again(night: Night) -> None:
+    night.tried("e1", 1.0 - 8 * SIGMA)
+    night.trial("e1", 1.0 - 8 * SIGMA, "claim")
+    night.tried("e2", 1.0 - 18 * SIGMA)  # built on the baseline, not on e1
+    night.trial("e2", 1.0 - 18 * SIGMA, "claim")
+    assert night.known.best == "e2"
+    night.trial("e2", None, "calibration", outcome="rejected")
+    assert (night.known.best, night.known.incumbent) == ("e1", "e1")
+
+
+def test_a_contender_may_be_claimed_again_when_the_best_was_at_fault(night: Night) -> None:
+    night.tried("e1", 1.0 - 8 * SIGMA)
+    night.trial("e1", 1.0 - 8 * SIGMA, "claim")
+    night.tried("e2", 1.0 - 10.5 * SIGMA, parent="e1")
+    night.tell(msgspec.structs.replace(started("t80", "e2"), purpose="claim"))
+    assert night.known.contest
+    night.trial("e1", None, "claim", outcome="rejected")
+    assert night.known.contest is None and not night.board.entry("e2").tested
+    assert night.known.best == BASELINE
+
+
+def test_two_failures_long_ago_do_not_end_claims_for_ever(night: Night) -> None:
+    night.trial(BASELINE, None, "calibration")
+    night.trial(BASELINE, None, "calibration")
+    night.tried("e1", 1.0 - 8 * SIGMA)
+    assert night.due() is None, "the baseline fails now"
+    night.trial(BASELINE, 1.0, "calibration")
+    due = night.due()
+    assert due and due.purpose == "claim"
+
+
+def test_what_a_cut_claim_trial_cost_is_given_back(night: Night) -> None:
+    night.tried("e1", 1.0 - 8 * SIGMA)
+    before = night.known.credits
+    cut = TrialFinished(trial="t91", outcome="interrupted", seconds=1.0, excused=True)
+    night.tell(msgspec.structs.replace(started("t91", "e1"), purpose="claim"), cut)
+    assert night.known.credits == before
+
+
+def test_no_leader_stands_there_twice(night: Night) -> None:
+    night.tried("e1", 1.0 - 8 * SIGMA)
+    night.trial("e1", 1.0 - 8 * SIGMA, "claim")
+    names = [entry.experiment for entry in night.known.leaders()]
+    assert names == ["e1", BASELINE]
+
+
+def test_what_must_be_verified_and_cannot_be_does_not_count(night: Night) -> None:
+    verified = msgspec.structs.replace(scored("t60", 1.0), verified=True, heldout_bpb=1.1)
+    night.tell(msgspec.structs.replace(started("t60", BASELINE), purpose="calibration"), verified)
+    night.tell(claim("e1"), claim("e2"))
+    doubtful = msgspec.structs.replace(
+        scored("t61", 0.5), unverified=True, reason="not verified: it took all memory"
+    )
+    night.tell(started("t61", "e1"), doubtful)
+    entry = night.board.entry("e1")
+    assert (entry.kind, entry.values) == ("rejected", [])
+    assert entry.reason == "t61: not verified: it took all memory"
+    night.trial("e2", 1.0 - 8 * SIGMA)
+    later = msgspec.structs.replace(doubtful, trial="t62", val_bpb=0.4)
+    night.tell(msgspec.structs.replace(started("t62", "e2"), purpose="claim"), later)
+    assert night.board.entry("e2").values == [1.0 - 8 * SIGMA]
+    assert night.board.entry("e2").evidence == []
+
+
+def test_a_gone_worker_with_an_open_replicate_takes_no_verdict_with_it(night: Night) -> None:
+    night.tried("e1", 1.0 - 8 * SIGMA)
+    night.trial("e1", 1.0 - 8 * SIGMA, "claim")
+    open_one = msgspec.structs.replace(started("t95", "e1", "cpu1"), purpose="calibration")
+    assert night.board.config is not None
+    night.tell(open_one, Reconfigured(config=night.board.config, workers=("cpu0",)))
+    entry = night.board.entry("e1")
+    assert (entry.kind, entry.confirmed, entry.running) == ("keep", True, 0)
+    assert night.board.queued("cpu1") == [] and night.known.best == "e1"
+
+
+def test_a_rejected_baseline_leaves_what_ran_to_begin_with(night: Night) -> None:
+    night.tried("e1", 1.0 + 3 * SIGMA)
+    night.tried("e2", 1.0 - 8 * SIGMA)
+    night.trial(BASELINE, None, "calibration", outcome="rejected")
+    assert {night.board.entry(name).kind for name in ("e1", "e2")} == {"keep"}
+    assert night.known.incumbent == "e2" and night.known.best in ("e1", "e2")

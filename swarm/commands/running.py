@@ -85,7 +85,12 @@ def _comment(fold: Leaderboard, told: set[str], shown: table.Style) -> None:
 def _say_best(paths: Paths, fold: Leaderboard) -> None:
     primary = fold.primary
     if primary is None or primary.best in (None, BASELINE):
-        print("\nno experiment was better than the baseline")
+        found = primary.incumbent if primary else None
+        if found in (None, BASELINE):
+            print("\nno experiment was better than the baseline")
+        else:
+            print(f"\nno improvement is confirmed; {found} is only probably one")
+            print(f"merge it as it is: swarm merge --incumbent --tag {paths.tag}")
         return
     entry = primary.entries[primary.best or ""]
     print(f"\nbest: {entry.experiment} = commit {entry.claim.commit[:10]} on {paths.best_branch}")

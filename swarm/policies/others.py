@@ -25,15 +25,20 @@ class Greedy:
         if entry.kind == "keep":
             known.keep(entry)
             if lower:
-                known.incumbent = known.best = entry.experiment
+                known.incumbent = entry.experiment
+                known.crown(entry)
 
     def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
         return asked_for(known)
 
     def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
+        """What was judged against it keeps its verdict: this policy never looks back."""
         known.drop(entry)
+        known.uncrown(entry)
         means = {n: e.estimate.mean for n, e in known.kept.items() if e.estimate}
-        known.incumbent = known.best = min(means, key=means.__getitem__, default=None)
+        known.incumbent = min(means, key=means.__getitem__, default=None)
+        if known.incumbent:
+            known.crown(known.kept[known.incumbent])
 
     def failed(self, known: DeviceClass, entry: Entry) -> None:
         """What it scored counts, whatever became of a replicate."""
@@ -53,7 +58,8 @@ class Strict(Probable):
         belief = belief_of(known, entry)
         count = min(entry.estimate.replicates, max(base.estimate.replicates, 2))
         decided = belief.better >= STRICT_LEVEL and count >= 2
-        hopeless = belief.mean >= belief_of(known, base).mean or count >= STRICT_REPLICATES
+        tired = entry.estimate.replicates >= STRICT_REPLICATES or not entry.may_repeat
+        hopeless = belief.mean >= belief_of(known, base).mean or tired
         entry.belief = belief if decided else None
         known.doubtful.pop(entry.experiment, None)
         why = Likely(known, entry)
@@ -69,7 +75,14 @@ class Strict(Probable):
 
     def scored(self, known: DeviceClass, entry: Entry, base: Entry | None) -> None:
         super().scored(known, entry, base)
-        known.best = known.incumbent
+        top = known.top()
+        if top and known.best != top.experiment:
+            known.crown(top)
+
+    def failed(self, known: DeviceClass, entry: Entry) -> None:
+        """What cannot be repeated cannot be confirmed."""
+        if entry.experiment in known.doubtful and entry.base:
+            self._judge(known, entry, entry.base)
 
     def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
         for entry in known.doubtful.values():

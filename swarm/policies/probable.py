@@ -7,10 +7,11 @@ from typing import Literal
 from swarm import claims
 from swarm.beliefs import bar_of, belief_of, measured
 from swarm.decide import Verdict, worth
+from swarm.noise import PRIOR_TRIALS
 from swarm.policies.base import Due, Likely, Occasion, asked_for, first_reason
 from swarm.standings import DeviceClass, Entry
 
-CREDITS_AT_FIRST = 2.0
+CREDITS_AT_FIRST = 4.0
 CREDITS_PER_RESULT = 0.02
 MOST_CREDITS = 8.0
 LEAST_CHANCE = 0.2
@@ -47,7 +48,8 @@ class Probable:
             entry.belief = measured(known, entry)
             entry.judge(Verdict("keep", first_reason(entry)))
             known.keep(entry)
-            known.best = known.best or entry.experiment
+            if known.best is None:
+                known.crown(entry)
         else:
             entry.base = base
             base.children = base.children or []
@@ -114,18 +116,29 @@ class Probable:
     def withdrawn(self, known: DeviceClass, entry: Entry) -> None:
         known.drop(entry)
         known.doubtful.pop(entry.experiment, None)
-        if known.contest and entry.experiment in (known.contest.contender.experiment, known.best):
+        contest = known.contest
+        if contest and entry.experiment in (contest.contender.experiment, known.best):
+            contest.contender.tested = False
             known.contest = None
-        if known.best == entry.experiment:
-            known.best = claims.previous(entry)
+        known.uncrown(entry)
         heirs, entry.children = entry.children or [], None
         for child in heirs:  # they are held against what it was held against itself
             child.base = entry.base
             if entry.base:
                 entry.base.children = [*(entry.base.children or ()), child]
             if child.estimate:
-                self._revise(known, child)
+                self._inherit(known, child)
         self._crown(known)
+
+    def _inherit(self, known: DeviceClass, child: Entry) -> None:
+        """Judge what lost its base: against the base's own, or as a beginning of its own."""
+        if child.base is None:
+            child.belief = measured(known, child)
+            child.judge(Verdict("keep", first_reason(child)))
+            known.keep(child)
+            if known.best is None:
+                known.crown(child)
+        self._revise(known, child)
 
     def failed(self, known: DeviceClass, entry: Entry) -> None:
         claims.give_up(known, entry)
@@ -133,8 +146,8 @@ class Probable:
     # ---- replicates ----------------------------------------------------------------------------
 
     def replicate(self, known: DeviceClass, occasion: Occasion) -> Due | None:
-        asked = asked_for(known)
-        if asked and occasion != "ending":
+        asked = asked_for(known) or self._noise_for_a_claim(known, occasion)
+        if asked:
             return asked
         claimed = claims.due(known, occasion == "idle", occasion == "ending")
         if claimed:
@@ -149,6 +162,16 @@ class Probable:
             return valuable
         if known.noise.freedom < ENOUGH_FREEDOM:
             return Due(top.experiment, "calibration", "to know the noise")
+        return None
+
+    def _noise_for_a_claim(self, known: DeviceClass, occasion: Occasion) -> Due | None:
+        """Replicates of the best, where a claim only wants for knowledge of the noise."""
+        best = known.champion()
+        affordable = occasion != "busy" or known.credits >= 1
+        if not (best and best.may_repeat and affordable and claims.lacks_noise(known)):
+            return None
+        if known.noise.freedom + best.running < PRIOR_TRIALS:
+            return Due(best.experiment, "calibration", "to know the noise before a claim")
         return None
 
     def _most_valuable(self, known: DeviceClass, least: float) -> Due | None:
