@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,10 +82,28 @@ def test_noise_is_measured_on_purpose(
     assert known is not None
     calibrations = [t for t in known.entries["e0"].trials if t.purpose == "calibration"]
     assert len(calibrations) >= 6
+    seeds = [trial.seed for trial in known.entries["e0"].trials if trial.outcome == "ok"]
+    assert len(seeds) == len(set(seeds)), "no run counts twice"
     assert known.calibrations == 0
     run("stop", "--now")
     refused = run("noise", check=False)
     assert refused.returncode == 3 and "has stopped" in refused.stderr
+
+
+def test_what_cannot_be_started_is_not_tried_four_times_a_second(
+    run: Run, repository: Path, environment: dict[str, str]
+) -> None:
+    run("spawn", "--agents", "1", "--tag", "p", "--no-tmux", *WAITING)
+    wait_for(lambda: fold(repository, "p").primary.incumbent)  # type: ignore[union-attr]
+    pinned = repository / "leaderboard/p/pristine/prepare.py"
+    pinned.write_text(pinned.read_text() + "# changed\n")
+    told = wait_for(lambda: "changed since" in str(status(run, "p")["workers"][0]["reason"]))
+    assert told and status(run, "p")["workers"][0]["state"] == "paused"
+    trials = len(fold(repository, "p").trials)
+    time.sleep(2.0)
+    assert len(fold(repository, "p").trials) <= trials + 2
+    run("stop", "--now")
+    assert_nothing_runs(environment)
 
 
 def test_nothing_unconfirmed_is_merged_by_itself(

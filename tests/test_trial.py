@@ -114,6 +114,17 @@ def test_bad_endings(
     assert result.val_bpb is None
 
 
+@pytest.mark.parametrize("absurd", ["1e308", "-5", "nan", "9" * 400, "10**9"])
+def test_absurd_numbers_do_no_harm(submit: Submit, launcher: LocalLauncher, absurd: str) -> None:
+    source = GOOD.replace("num_steps: 7", f"num_steps: {absurd}")
+    result = finish(launcher, submit(source))
+    assert result.outcome == "ok" and result.metrics.num_steps is None
+    again = GOOD.replace("0.9)", "1e200)").replace("0.900000", "1e200")
+    result = finish(launcher, submit(again))
+    assert (result.outcome, result.val_bpb) == ("rejected", None)
+    assert "no plausible score" in result.reason
+
+
 def test_a_hang_that_ignores_sigterm_times_out(submit: Submit, launcher: LocalLauncher) -> None:
     source = "import signal, time; signal.signal(15, signal.SIG_IGN); print('hm', flush=True)\n"
     handle = submit(source + "while True: time.sleep(1)", timeout=0.7)

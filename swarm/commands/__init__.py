@@ -16,6 +16,7 @@ from swarm.errors import Refused
 from swarm.journal import Journal
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
+from swarm.strays import AGENT_MARK
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Session:
         return config.find_swarm(self.place, self.arguments.tag)
 
     def refuse_agents(self, what: str) -> None:
-        """Raise `Refused` in a worktree: an agent that saw these scores would optimise them."""
-        if self.place.worktree is not None:
-            raise Refused(f"{what} are for people", "go to the swarm's main checkout")
+        """Raise `Refused` to an agent: who saw these scores would optimise them."""
+        if self.place.worktree is not None or AGENT_MARK in self.environment:
+            raise Refused(f"{what} are for people", "val_bpb is what you are judged by")
 
 
 def folded(paths: Paths) -> Leaderboard:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from swarm import drift, records, supervisor
 from swarm import merge as merging
-from swarm import records, supervisor
 from swarm import spawn as spawning
 from swarm.commands import Session, folded, say
 from swarm.commands.reading import style
@@ -154,28 +154,43 @@ def noise(session: Session) -> None:
     fold = folded(paths)
     if fold.state != "running":
         raise Refused(f"swarm '{paths.tag}' has {fold.state}", f"swarm spawn --tag {paths.tag}")
+    if not any(map(_can_repeat, fold.classes.values())):
+        raise Refused("there is no incumbent yet that could be repeated", "see swarm status")
+    wanted = {known.name: _calibrations(known) + count for known in fold.classes.values()}
     fold.journal.append(records.Control(action="calibrate", count=count))
     say(f"{count} replicates of the incumbent asked for (swarm status shows the noise)")
-    if not session.arguments.wait:
-        return
-    fold.refresh()
-    while fold.state == "running" and any(map(_calibrates, fold.classes.values())):
-        time.sleep(_WATCH_SECONDS)
+    while session.arguments.wait and fold.state == "running":
         fold.refresh()
-    for known in fold.classes.values():
-        print(f"{known.name}: {table.noise(documents.noise(known))}")
+        if all(
+            _calibrations(known) >= wanted[known.name] or not _can_repeat(known)
+            for known in fold.classes.values()
+        ):
+            break
+        time.sleep(_WATCH_SECONDS)
+    if session.arguments.wait:
+        for known in fold.classes.values():
+            print(f"{known.name}: {table.noise(documents.noise(known))}")
 
 
-def _calibrates(known: DeviceClass) -> bool:
-    running = (trial for entry in known.entries.values() for trial in entry.trials)
-    return known.calibrations > 0 or any(
-        trial.outcome is None and trial.purpose == "calibration" for trial in running
-    )
+def _can_repeat(known: DeviceClass) -> bool:
+    top = known.top()
+    return top is not None and top.may_repeat
+
+
+def _calibrations(known: DeviceClass) -> int:
+    """How many have ended, but for those that were cut off."""
+    trials = (trial for entry in known.entries.values() for trial in entry.trials)
+    ended = (t for t in trials if t.outcome not in (None, "interrupted"))
+    return sum(trial.purpose == "calibration" for trial in ended)
 
 
 def merge(session: Session) -> None:
     paths, given = session.paths, session.arguments
-    done = merging.merge(paths, folded(paths), given.into, given.squash, given.incumbent)
+    fold = folded(paths)
+    found = drift.of(fold.primary) if fold.primary else None
+    done = merging.merge(paths, fold, given.into, given.squash, given.incumbent)
+    if found and found.is_real:
+        say(f"warning: {found}")
     print(f"{done.branch} is at {done.commit[:10]} with {done.experiment} ({done.how})")
 
 
