@@ -27,7 +27,7 @@ def lab(
     """A lab in which the tiny trainer has run as trial `honest`."""
     cache, dataset = prepared
     made = Lab.make(tmp_path_factory.mktemp("it's a 'lab'") / "l", cache, dataset.path)
-    result = made.run("honest", TINY, examine=True)
+    result = made.run("honest", TINY, examine_below=1e9)
     assert (result.outcome, result.reason, result.verified) == ("ok", "", True)
     assert result.val_bpb is not None and result.heldout_bpb is not None
     assert abs(result.heldout_bpb / result.val_bpb - 1) < 0.1
@@ -36,7 +36,7 @@ def lab(
 
 def test_the_real_trainer_is_verified_to_the_fifth_decimal(lab: Lab) -> None:
     source = (ROOT / "train.py").read_text()
-    result = lab.run("real", source, examine=True)
+    result = lab.run("real", source, examine_below=1e9)
     assert (result.outcome, result.reason, result.verified) == ("ok", "", True)
     finding = lab.examine("real", source)
     assert finding.rows == 256 and finding.heldout_rows == 256
@@ -109,7 +109,7 @@ def test_a_forged_score_is_rejected(
     assert source != TINY
     name = request.node.callspec.id
     if name == "attestation":
-        result = lab.run(name, source, examine=True)
+        result = lab.run(name, source, examine_below=1e9)
         assert result.outcome == "rejected" and reason in result.reason, result.reason
         assert (result.val_bpb, result.verified, result.heldout_bpb) == (None, False, None)
         return
@@ -247,7 +247,7 @@ def test_an_examination_ends_with_its_runner(lab: Lab) -> None:
     folder.mkdir()
     source = f"import time\n{TINY}else:\n    time.sleep(1000)\n"
     (folder / "train.py").write_text(source)
-    handle = launcher.submit(lab.job("cut off", examine=True))
+    handle = launcher.submit(lab.job("cut off", examine_below=1e9))
     wait_for(lambda: list(folder.glob("examination.?*/train.py")), timeout=60)
     launcher.cancel(handle)
     result = wait_for(lambda: launcher.poll(handle), timeout=20)
@@ -260,5 +260,5 @@ def test_an_old_harness_leaves_the_trial_as_it_is(lab: Lab, tmp_path: Path) -> N
     old = Lab.make(tmp_path / "old", Path(lab.environment["SWARM_CACHE"]), lab.root)
     old = Lab(old.root, lab.environment)
     (old.root / "pristine" / "swarm" / "harness" / "examine.py").unlink()
-    result = old.run("t1", TINY, examine=True)
+    result = old.run("t1", TINY, examine_below=1e9)
     assert (result.outcome, result.verified, result.reason) == ("ok", False, "")

@@ -252,7 +252,7 @@ def test_a_forged_attestation_is_for_a_second_evaluation_to_find(scene: Scene) -
     assert (result.outcome, result.val_bpb) == ("ok", 0.1)
     (scene.swarm / "pristine" / "swarm" / "harness").mkdir(parents=True)
     (scene.swarm / "pristine" / "swarm" / "harness" / "examine.py").touch()
-    result = scene.run((HOSTILE / "forge_attestation.py").read_text(), {}, examine=True)
+    result = scene.run((HOSTILE / "forge_attestation.py").read_text(), {}, examine_below=1e9)
     assert (result.outcome, result.val_bpb) == ("rejected", None)
     assert "its weights were not kept, so nothing verifies its score" in result.reason
 

@@ -173,8 +173,8 @@ def noise(session: Session) -> None:
 
 
 def _can_repeat(known: DeviceClass) -> bool:
-    top = known.top()
-    return top is not None and top.may_repeat
+    entry = known.top() or known.entries[BASELINE]
+    return entry.may_repeat and entry.kind in ("keep", "candidate")
 
 
 def _calibrations(known: DeviceClass) -> int:
