@@ -155,7 +155,10 @@ def attack(
     pristine = scene.swarm / "pristine" / "prepare.py"
     if pristine.read_text() == toy.PREPARE:
         assert scene.run(HONEST, scene.places()).outcome == "ok"
-    assert not list(attacked.glob("tmp*"))
+    known = {"train.py", "run.log", "attested.json", "result.json", "weights.safetensors"}
+    left = {path.name for path in attacked.iterdir() if path.is_file() and not path.is_symlink()}
+    assert left <= known | {"examination.log"}
+    assert len(left) == len(list(attacked.iterdir()))
     return result
 
 
@@ -172,6 +175,9 @@ ENDINGS = {
     "share_memory": ("ok", ""),
     "fill_disk": ("crash", "wrote more than 0.0 GB into its folder"),
     "fork_bomb": ("crash", "started more than 40 processes"),
+    "weights_folder": ("ok", ""),
+    "many_links": ("ok", ""),
+    "leaves_checkpoint": ("ok", ""),
 }
 LIMITS: dict[str, dict[str, object]] = {
     "ignore_sigterm": {"timeout": 1.0},
