@@ -17,7 +17,7 @@ from typing import IO
 from swarm.job import Job
 from swarm.logfile import CappedLog
 from swarm.meter import children as children_of
-from swarm.sandbox import Sandbox, limits
+from swarm.sandbox import Sandbox, limits, refused
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _KILL_GRACE_SECONDS = 5.0
@@ -32,6 +32,7 @@ def start(
     """Start what may run code of a train.py, in `folder`, confined to it if the job says so.
 
     `own` goes before the job's environment. Both outputs go into one pipe, which does not block.
+    Raises `SwarmError` where it cannot be confined, though the kernel could.
     """
     environment, enter, sandbox = job.environment, _die_with_parent, None
     if job.confine:
@@ -50,6 +51,8 @@ def start(
             pass_fds=keep_open,
             preexec_fn=enter,  # safe: who calls this has one thread
         )
+    except subprocess.SubprocessError as error:  # `enter` raised
+        raise refused(error) from error
     finally:
         if sandbox:
             sandbox.close()

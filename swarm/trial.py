@@ -22,6 +22,7 @@ import msgspec
 from swarm import children, examination, summary
 from swarm.config import TRAINER
 from swarm.disk import write_whole
+from swarm.errors import SwarmError
 from swarm.job import WEIGHTS, Job
 from swarm.logfile import CappedLog
 from swarm.meter import Meter
@@ -48,7 +49,12 @@ def run(job: Job, lifeline: int) -> TrialFinished:
     attestation = folder / "attested.json"
     attestation.unlink(missing_ok=True)
     with CappedLog(folder / "run.log") as log:
-        ending = _watch(job, log, lifeline)
+        try:
+            ending = _watch(job, log, lifeline)
+        except SwarmError as error:  # such as a confinement that cannot be had
+            return TrialFinished(
+                trial=job.trial, outcome="interrupted", seconds=0.0, reason=f"not started: {error}"
+            )
         _tidy(folder, log)
     result = summary.judge(job.trial, job.seconds, job.timeout, ending, log.tail(), attestation)
     if job.examine and result.outcome == "ok" and examination.is_possible(job):
