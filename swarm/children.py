@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -16,11 +17,12 @@ from typing import IO
 from swarm.job import Job
 from swarm.logfile import CappedLog
 from swarm.meter import children as children_of
-from swarm.sandbox import Sandbox, limits
+from swarm.sandbox import Sandbox, limits, refused
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _KILL_GRACE_SECONDS = 5.0
 _READ_BYTES = 1 << 16
+_FOLDERS_AT_ONCE = 100  # of 4,096 bytes each at most: a quarter of the 2 MiB that Linux allows
 
 
 def start(
@@ -30,6 +32,7 @@ def start(
     """Start what may run code of a train.py, in `folder`, confined to it if the job says so.
 
     `own` goes before the job's environment. Both outputs go into one pipe, which does not block.
+    Raises `SwarmError` where it cannot be confined, though the kernel could.
     """
     environment, enter, sandbox = job.environment, _die_with_parent, None
     if job.confine:
@@ -48,6 +51,8 @@ def start(
             pass_fds=keep_open,
             preexec_fn=enter,  # safe: who calls this has one thread
         )
+    except subprocess.SubprocessError as error:  # `enter` raised
+        raise refused(error) from error
     finally:
         if sandbox:
             sandbox.close()
@@ -101,10 +106,40 @@ def copy(output: int, log: CappedLog) -> bool:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove files and folders, whatever a trial made of them: Python's recursion has a limit."""
-    rm = shutil.which("rm", path=os.defpath) or "rm"  # a user's PATH may hold a few tools only
-    command = [rm, "-rf", "--", *map(str, paths)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Remove files and folders, whatever a trial made of them. Never raises: what cannot go stays.
+
+    Python's recursion has a limit, which `rm` has not; and the arguments of a command have one.
+    """
+    folders = [str(path) for path in paths if _is_full_folder(path)]
+    for start in range(0, len(folders), _FOLDERS_AT_ONCE):
+        some = folders[start : start + _FOLDERS_AT_ONCE]
+        if not _succeeds("rm", "-rf", "--", *some):  # one that is closed to us, as mode 000 is
+            _succeeds("chmod", "-R", "u+rwx", "--", *some)
+            _succeeds("rm", "-rf", "--", *some)
+
+
+def _is_full_folder(path: Path) -> bool:
+    """Remove a file, a link or an empty folder; return whether a folder is left."""
+    is_folder = False
+    try:
+        is_folder = stat.S_ISDIR(path.lstat().st_mode)
+        if is_folder:
+            path.rmdir()
+        else:
+            path.unlink()
+    except OSError:
+        return is_folder
+    return False
+
+
+def _succeeds(program: str, *arguments: str) -> bool:
+    # A user's PATH may hold a few tools only.
+    command = [shutil.which(program, path=os.defpath) or program, *arguments]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:  # such as no process to be had
+        return False
+    return done.returncode == 0
 
 
 def kill_everything(process: subprocess.Popen[bytes]) -> None:

@@ -141,7 +141,7 @@ def _confinement(environ: Mapping[str, str]) -> Check:
         return Check("confinement", None, "off (SWARM_CONFINE)", "unset it to confine trials")
     try:
         tried = sandbox.try_out()
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, SwarmError) as error:
         hint = "trials run without it: SWARM_CONFINE=off; please report this"
         return Check("confinement", False, f"a confined Python fails: {error}", hint)
     inside = ", ".join(part for part in sandbox.PARTS if tried[part])

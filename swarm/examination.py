@@ -24,6 +24,7 @@ import msgspec.structs
 
 from swarm import children
 from swarm.config import HARNESS, TRAINER
+from swarm.errors import SwarmError
 from swarm.job import Job
 from swarm.logfile import CappedLog, last_words
 from swarm.meter import Meter
@@ -118,6 +119,8 @@ def examine(job: Job, subject: Subject, lifeline: int) -> Finding:
             finding = _run(job, folder, request, weights, log, lifeline)
     except OSError as error:  # such as a full disk
         finding = Finding(failed=f"{error.strerror} ({error.filename})")
+    except SwarmError as error:
+        finding = Finding(failed=str(error))
     return msgspec.structs.replace(finding, seconds=time.monotonic() - started)
 
 

@@ -77,12 +77,13 @@ class CappedLog:
         return same and ours.st_size == self._file.tell()
 
     def move_to(self, path: Path) -> None:
-        """Write the log anew to a name that is free, and go on there."""
+        """Write the log anew to a name that is free, and go on there. Raises `OSError`."""
+        there = open(path, "xb", buffering=0)  # noqa: SIM115  closed by __exit__
         size = self._file.tell()
         self._file.seek(0)
         content = self._file.read(size)
         self._file.close()
-        self._file = open(path, "xb", buffering=0)  # noqa: SIM115  closed by __exit__
+        self._file = there
         self._file.write(content)
 
     def tail(self) -> str:

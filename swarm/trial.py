@@ -7,9 +7,11 @@ It never outlives its deadline, and nothing the trial started outlives it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -20,13 +22,15 @@ import msgspec
 from swarm import children, examination, summary
 from swarm.config import TRAINER
 from swarm.disk import write_whole
+from swarm.errors import SwarmError
 from swarm.job import WEIGHTS, Job
 from swarm.logfile import CappedLog
 from swarm.meter import Meter
 from swarm.records import TrialFinished
-from swarm.sandbox import PRIVATE
 
 _READ_BYTES = 1 << 16
+_KEPT = (TRAINER, "run.log", "attested.json", WEIGHTS)
+"""The files of a trial that has ended. `examination.log` and `result.json` come later, from us."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -45,7 +49,12 @@ def run(job: Job, lifeline: int) -> TrialFinished:
     attestation = folder / "attested.json"
     attestation.unlink(missing_ok=True)
     with CappedLog(folder / "run.log") as log:
-        ending = _watch(job, log, lifeline)
+        try:
+            ending = _watch(job, log, lifeline)
+        except SwarmError as error:  # such as a confinement that cannot be had
+            return TrialFinished(
+                trial=job.trial, outcome="interrupted", seconds=0.0, reason=f"not started: {error}"
+            )
         _tidy(folder, log)
     result = summary.judge(job.trial, job.seconds, job.timeout, ending, log.tail(), attestation)
     noteworthy = result.val_bpb is not None and result.val_bpb < job.examine_below
@@ -104,24 +113,38 @@ def _watch(job: Job, log: CappedLog, lifeline: int) -> Ending:
 
 
 def _tidy(folder: Path, log: CappedLog) -> None:
-    """Leave no trap in a folder whose trial has ended: we and others read and write there by name.
+    """Of what a trial that has ended left in its folder, keep `_KEPT` and remove all else.
 
-    A link would lead us out of the folder, a named pipe would keep us for ever.
+    We and others read and write there by name: a link would lead us out of the folder, a named pipe
+    would keep us for ever, a folder would be in the way. And a checkpoint would fill the disk.
     """
-    remove = [PRIVATE, "result.json"]
-    lost = not log.is_at(folder / "run.log")
+    path = folder / "run.log"
+    lost = True
+    with contextlib.suppress(OSError):  # the result of the trial counts for more
+        _open_up(folder, 0o700)
+        lost = not log.is_at(path)
+        with os.scandir(folder) as entries:
+            left = [entry for entry in entries if not _is_kept(entry)]
+        children.remove(folder / entry.name for entry in left)
     if lost:
-        remove.append("run.log")
-    remove += [entry.name for entry in os.scandir(folder) if _is_trap(entry)]
-    children.remove({folder / name for name in remove})
-    if lost:
-        log.move_to(folder / "run.log")
+        children.remove([path])
+        with contextlib.suppress(OSError):
+            log.move_to(path)
 
 
-def _is_trap(entry: os.DirEntry[str]) -> bool:
-    if entry.name.endswith(".part"):
-        return True
-    return not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False)
+def _is_kept(entry: os.DirEntry[str]) -> bool:
+    if entry.name not in _KEPT or not entry.is_file(follow_symlinks=False):
+        return False
+    _open_up(Path(entry.path), 0o600)
+    return True
+
+
+def _open_up(path: Path, mode: int) -> None:
+    """Give ourselves these rights to our own file or folder, should a trial have taken them."""
+    now = stat.S_IMODE(path.lstat().st_mode)
+    if now & mode != mode:
+        with contextlib.suppress(OSError):
+            path.chmod(now | mode)
 
 
 def main() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable
+from pathlib import Path
 
+from swarm import children
 from swarm.disk import writing
 from swarm.job import WEIGHTS
 from swarm.leaderboard import Leaderboard
@@ -13,15 +16,26 @@ from swarm.standings import Trial
 
 
 def keep(paths: Paths, result: TrialFinished) -> None:
-    """Take the weights of an ok trial out of its folder; remove others. Safe to repeat."""
+    """Take the weights of an ok trial out of its folder; remove others. Safe to repeat.
+
+    What has their name but is no file, such as a folder, is removed too. Raises `SwarmError` where
+    weights cannot be written.
+    """
     left = paths.trial(result.trial) / WEIGHTS
-    if result.outcome != "ok" or not left.is_file():
-        left.unlink(missing_ok=True)
+    if result.outcome != "ok" or not _is_regular(left):
+        children.remove([left])
         return
     kept = paths.weights(result.trial)
     with writing(kept):
         kept.parent.mkdir(parents=True, exist_ok=True)
         left.replace(kept)
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def prune(paths: Paths, board: Leaderboard) -> None:

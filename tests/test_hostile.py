@@ -155,7 +155,10 @@ def attack(
     pristine = scene.swarm / "pristine" / "prepare.py"
     if pristine.read_text() == toy.PREPARE:
         assert scene.run(HONEST, scene.places()).outcome == "ok"
-    assert not list(attacked.glob("tmp*"))
+    known = {"train.py", "run.log", "attested.json", "result.json", "weights.safetensors"}
+    left = {path.name for path in attacked.iterdir() if path.is_file() and not path.is_symlink()}
+    assert left <= known | {"examination.log"}
+    assert len(left) == len(list(attacked.iterdir()))
     return result
 
 
@@ -172,6 +175,9 @@ ENDINGS = {
     "share_memory": ("ok", ""),
     "fill_disk": ("crash", "wrote more than 0.0 GB into its folder"),
     "fork_bomb": ("crash", "started more than 40 processes"),
+    "weights_folder": ("ok", ""),
+    "many_links": ("ok", ""),
+    "leaves_checkpoint": ("ok", ""),
 }
 LIMITS: dict[str, dict[str, object]] = {
     "ignore_sigterm": {"timeout": 1.0},
@@ -203,6 +209,7 @@ CONFINED = {
     "change_attributes": ("network", "tried all"),
     "kill_others": ("signals network", "reached []"),
     "network": ("network", "reached []; files from outside: 0"),
+    "datagram": ("network", "reached [], but itself: b'x'"),
     "take_cores": ("network", "runs on 1 core"),
     "system_calls": ("network", "allowed: []"),
 }
@@ -219,7 +226,11 @@ def test_a_confined_trial_gets_nothing(scene: Scene, name: str) -> None:
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.socket(socket.AF_UNIX) as local,
         socket.socket(socket.AF_UNIX) as abstract,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mailbox,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as abstract_mailbox,
     ):
+        mailbox.bind(os.path.relpath(scene.root / "m"))
+        abstract_mailbox.bind(f"\0swarm mail {os.getpid()}")
         where = Path(os.path.relpath(scene.root / "s"))  # a socket's path ends at 108 bytes
         local.bind(str(where))
         local.listen()
@@ -232,9 +243,14 @@ def test_a_confined_trial_gets_nothing(scene: Scene, name: str) -> None:
                 "port": server.getsockname()[1],
                 "socket": os.path.relpath(scene.root / "s", scene.folder.with_name("t2")),
                 "abstract": f"swarm test {os.getpid()}",
+                "mailbox": os.path.relpath(scene.root / "m", scene.folder.with_name("t2")),
+                "abstract mailbox": f"swarm mail {os.getpid()}",
             },
             cores=(min(os.sched_getaffinity(0)),),
         )
+        for one in (mailbox, abstract_mailbox):
+            with pytest.raises(BlockingIOError):
+                one.recv(1, socket.MSG_DONTWAIT)
     assert result.outcome == "crash"
     assert result.reason.startswith("exit code 1")
     assert reason in result.reason, result.reason

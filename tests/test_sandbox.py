@@ -11,9 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from swarm import config, memory, sandbox
+from swarm.errors import SwarmError
+from swarm.job import Job
 from swarm.meter import Meter, descendants, disk_use, memory_use
 from swarm.sandbox import Sandbox, landlock, places, seccomp
 
@@ -158,6 +161,86 @@ def test_an_old_landlock_is_asked_for_what_it_knows(tmp_path: Path) -> None:
         pytest.skip("no Landlock here")
     for version in range(1, newest + 1):
         os.close(landlock.ruleset([(tmp_path, landlock.WRITE)], version))
+
+
+def test_a_broken_listing_of_packages_drops_no_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "packages"
+    (packages / "there").mkdir(parents=True)
+    (packages / "a.pth").symlink_to(tmp_path / "nowhere")
+    (packages / "b.pth").mkdir()
+    (packages / "c.pth").write_text("x\0y\n" + 5000 * "z" + "\nthere\n")
+    monkeypatch.setattr(sandbox.places.site, "getsitepackages", lambda: [str(packages)])
+    given = {"PATH": os.environ["PATH"], "LONG": "/" + 5000 * "x", "NUL": "/\udcff"}
+    granted = {path for path, _ in places.grants(tmp_path / "t", tmp_path / "p", given, ())}
+    assert {packages / "there", tmp_path / "t"} <= granted
+    if IN_FORCE["files"]:
+        program = f"open({str(tmp_path / 'outside')!r}, 'w')"
+        assert "PermissionError" in inside(tmp_path / "t", program, given).stderr
+        assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.skipif(landlock.abi() < landlock.MIN_ABI, reason="no Landlock here")
+def test_a_place_that_cannot_be_granted_leaves_the_others(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    places_ = [(Path(f"/proc/self/fd/{reader}"), landlock.READ), (tmp_path, landlock.WRITE)]
+    for file in (landlock.ruleset(places_, landlock.abi()), reader, writer):
+        os.close(file)
+
+
+def job(folder: Path, **more: object) -> Job:
+    folder.mkdir()
+    (folder / "train.py").write_text("print('it ran')")
+    return Job(
+        trial="t1", folder=str(folder), evaluator=str(folder), python=sys.executable, seconds=1.0,
+        timeout=20.0, environment={"PATH": os.environ["PATH"]}, **more,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+# Landlock allows 16 rulesets on top of each other: within as many, a trial's cannot be entered.
+NESTED = """
+import sys
+from pathlib import Path
+import msgspec
+from swarm import trial
+from swarm.job import Job
+from swarm.sandbox import landlock, limits
+limits.forbid_new_privileges()
+for _ in range(16):
+    landlock.restrict(landlock.ruleset([(Path("/"), landlock.WRITE)], landlock.abi()))
+result = trial.run(msgspec.json.decode(sys.argv[1], type=Job), 0)
+print(result.outcome, result.reason)
+"""
+
+
+@pytest.mark.skipif(landlock.abi() < landlock.MIN_ABI, reason="no Landlock here")
+@pytest.mark.parametrize("confine", [True, False])
+def test_a_trial_that_cannot_be_confined_does_not_start(tmp_path: Path, confine: bool) -> None:
+    given = msgspec.json.encode(job(tmp_path / "t", confine=confine)).decode()
+    lifeline, other_end = os.pipe()
+    done = subprocess.run(
+        [sys.executable, "-c", NESTED, given], stdin=lifeline, capture_output=True, text=True
+    )
+    os.close(lifeline)
+    os.close(other_end)
+    ran = "it ran" in (tmp_path / "t" / "run.log").read_text()
+    assert ran is not confine, done.stderr
+    if confine:
+        assert done.stdout.startswith("interrupted not started: the trial cannot be confined")
+
+
+def test_rules_that_cannot_be_made_are_an_error(tmp_path: Path) -> None:
+    if landlock.abi() < landlock.MIN_ABI:
+        pytest.skip("no Landlock here")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    (tmp_path / "tmp").mkdir()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(SwarmError, match=r"cannot be confined: .*Too many open files"):
+            Sandbox.prepare(tmp_path, tmp_path, {}, ())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_the_memory_of_a_container_counts(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What keeps a trial to itself: Landlock for files, seccomp for system calls, limits for the rest.
 
 All of it needs no root and no container. Where a kernel lacks a part, a trial runs without it, and
-`swarm doctor` says so.
+`swarm doctor` says so. Where it has Landlock, no trial starts without its rules.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.errors import SwarmError
 from swarm.sandbox import landlock, limits, places, seccomp
 
 PRIVATE = "tmp"
@@ -37,28 +38,32 @@ class Sandbox:
     def prepare(
         cls, folder: Path, evaluator: Path, given: Mapping[str, str], hidden: Sequence[Path]
     ) -> Sandbox:
-        """For a trial in `folder`, whose environment is `given`; see `places.grants`."""
+        """For a trial in `folder`, whose environment is `given`; see `places.grants`.
+
+        Raises `SwarmError` where the kernel has Landlock and its rules cannot be made.
+        """
         private = folder / PRIVATE
         private.mkdir(exist_ok=True)
         rules = None
         version = landlock.abi()
         if version >= landlock.MIN_ABI:
-            with contextlib.suppress(OSError):  # a part that cannot be had: see `try_out`
+            try:
                 rules = landlock.ruleset(places.grants(folder, evaluator, given, hidden), version)
+            except (OSError, ValueError, RuntimeError) as error:  # of paths: see pathlib
+                raise refused(error) from error
         return cls(places.environment(given, private), rules, seccomp.program())
 
     def enter(self) -> None:
         """Bind this process and its descendants, in the order in which each step is still allowed.
 
-        A step that the system refuses is left out.
+        A step that the system refuses is left out, but for Landlock: then `OSError` is raised.
         """
         limits.die_with_parent(signal.SIGKILL)
         with contextlib.suppress(OSError, ValueError):
             limits.limit()
         limits.forbid_new_privileges()
         if self._rules is not None:
-            with contextlib.suppress(OSError):
-                landlock.restrict(self._rules)
+            landlock.restrict(self._rules)
         if self._filter is not None:
             with contextlib.suppress(OSError):
                 seccomp.install(self._filter)
@@ -67,6 +72,13 @@ class Sandbox:
         """Let go of the rules, once the child has them."""
         if self._rules is not None:
             os.close(self._rules)
+
+
+def refused(why: Exception) -> SwarmError:
+    """What a user hears when a trial cannot be confined, and so does not start."""
+    return SwarmError(
+        f"the trial cannot be confined: {why}", "see swarm doctor, or SWARM_CONFINE=off"
+    )
 
 
 _PROBE = """
@@ -91,7 +103,7 @@ sys.stdout.write(json.dumps(found))
 def try_out() -> dict[str, bool]:
     """Which of `PARTS` are in force on this machine: a confined child tries to break each.
 
-    Raises `OSError` or `subprocess.SubprocessError` when not even Python runs under it.
+    Raises `OSError`, `subprocess.SubprocessError` or `SwarmError` when not even Python runs there.
     """
     with tempfile.TemporaryDirectory() as place:
         folder, outside = Path(place, "trial"), Path(place, "outside")

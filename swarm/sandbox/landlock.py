@@ -67,8 +67,12 @@ def ruleset(grants: Iterable[tuple[Path, int]], version: int) -> int:
     attributes = _RulesetAttr(handled, tcp, scopes)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     rules = _call(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), 0)
-    for path, rights in grants:
-        _allow(rules, path, rights & handled)
+    try:
+        for path, rights in grants:
+            _allow(rules, path, rights & handled)
+    except BaseException:
+        os.close(rules)
+        raise
     return rules
 
 
@@ -95,6 +99,8 @@ def _allow(rules: int, path: Path, rights: int) -> None:
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             rights &= _OF_FILES
         _call(_ADD_RULE, rules, _PATH_BENEATH, ctypes.byref(_PathBeneathAttr(rights, place)), 0)
+    except OSError:  # such as a place that is no file: it stays forbidden, and all others hold
+        return
     finally:
         os.close(place)
 

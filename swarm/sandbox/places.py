@@ -111,11 +111,24 @@ def _python(hidden: Sequence[Path]) -> Iterator[Path]:
     for packages in map(Path, site.getsitepackages()):
         yield packages
         for listing in packages.glob("*.pth"):
-            lines = listing.read_text(errors="replace").splitlines()
-            paths = [line.strip() for line in lines if not line.startswith(("#", "import"))]
-            added = [(packages / path).resolve() for path in paths if path]
             # A package that is worked on may be the repository itself.
+            added = _added(packages, listing)
             yield from (path for path in added if not any(_within(path, one) for one in hidden))
+
+
+def _added(packages: Path, listing: Path) -> list[Path]:
+    """The places that a `.pth` file adds; none where it cannot be read, as Python has it."""
+    try:
+        lines = listing.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    paths = [line.strip() for line in lines if not line.startswith(("#", "import"))]
+    found = []
+    for path in paths:
+        if path:
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # it is no path
+                found.append((packages / path).resolve())
+    return found
 
 
 def _named(given: Mapping[str, str]) -> Iterator[Path]:
@@ -123,7 +136,7 @@ def _named(given: Mapping[str, str]) -> Iterator[Path]:
     for name, value in given.items():
         if not name.startswith("SWARM_") and name not in ("HOME", "TMPDIR"):
             for part in value.split(os.pathsep):
-                if part.startswith("/") and Path(part).exists():
+                if part.startswith("/") and os.path.exists(part):  # noqa: PTH110  it never raises
                     yield Path(part).resolve()
 
 

@@ -17,12 +17,13 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06  # a 32-bit word at an offset; of the constant
 _EQUAL, _AT_LEAST = 0x15, 0x35  # jumps
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
+_DESTINATION_AT = _ARGUMENTS_AT + 4 * 8  # of sendto: the fifth, whose halves are words
 _X32_BIT = 0x40000000
 _AF_UNIX, _AF_NETLINK = 1, 16
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW…
 
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # AUDIT_ARCH_…, column below
-_SOCKET, _CLONE, _PRLIMIT = (41, 198), (56, 220), (302, 261)
+_SOCKET, _CLONE, _PRLIMIT, _SENDTO = (41, 198), (56, 220), (302, 261), (44, 206)
 
 _REFUSED = {  # name: its number on x86_64 and aarch64; None where it does not exist
     # to other programs: the network, and sockets of tmux, docker, an ssh agent
@@ -110,6 +111,14 @@ def program() -> bytes | None:
         _instruction(_EQUAL, 0, 0, 1),
         allow,
         refuse,
+        # sendto(): to the other end of the socket, but to no address, such as journald's.
+        _instruction(_EQUAL, _SENDTO[column], 0, 6),
+        _instruction(_LOAD, _DESTINATION_AT),
+        _instruction(_EQUAL, 0, 0, 2),
+        _instruction(_LOAD, _DESTINATION_AT + 4),
+        _instruction(_EQUAL, 0, 1, 0),
+        refuse,
+        allow,
         # prlimit64(): its own limits only, which it names 0.
         _instruction(_EQUAL, _PRLIMIT[column], 0, 3),
         _instruction(_LOAD, _ARGUMENTS_AT),
