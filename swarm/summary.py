@@ -117,7 +117,7 @@ def _outcome(
         return "rejected", f"printed val_bpb {claimed:.6f}, measured was {attested:.6f}", None
     trained = max(_number(printed.get("training_seconds")) or 0.0, found.training_seconds)
     if trained > longest_training(seconds, trained, found.batches):
-        return "rejected", f"trained {trained:.4g} s of a budget of {seconds:.4g} s", None
+        return "rejected", f"trained {trained:.0f} s of a budget of {seconds:.0f} s", None
     return "ok", "", attested
 
 

@@ -105,7 +105,7 @@ def test_about_two_batches_more_than_the_budget_are_let_by(
         outcomes[trained] = judged(path, seconds, log)
     assert outcomes[honest] == ("ok", "")
     assert outcomes[blown][0] == "rejected"
-    assert outcomes[blown][1] == f"trained {blown:.4g} s of a budget of {seconds:.4g} s"
+    assert outcomes[blown][1] == f"trained {blown:.0f} s of a budget of {seconds:.0f} s"
 
 
 def test_a_blown_budget_that_is_only_printed_counts_too(tmp_path: Path) -> None:
