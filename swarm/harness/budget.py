@@ -6,18 +6,26 @@ import time
 
 from swarm.harness.settings import seconds_since_start
 
+STARTUP = 5.0
+"""Seconds that a process may take until it trains, where nobody saw it begin: importing torch
+takes 2 s, and more on a busy machine."""
+
 _clock = time.monotonic
-_batches: list[float] = []  # when the first two were asked for
+_began: list[float] = []  # when rows were first asked for
 _handed_out = 0
-_opened: list[float] = []  # when the training rows were first mapped by another than the Loader
+
+
+def rows_asked_for() -> None:
+    """train.py gets rows of a split, by a batch or by itself: from now on it may train."""
+    if not _began:
+        _began.append(_clock())
 
 
 def batch_handed_out() -> None:
-    """The Loader was asked for a batch. The first may have served to compile the model."""
+    """The Loader was asked for a batch."""
     global _handed_out
     _handed_out += 1
-    if len(_batches) < 2:
-        _batches.append(_clock())
+    rows_asked_for()
 
 
 def batches() -> int:
@@ -25,17 +33,10 @@ def batches() -> int:
     return _handed_out
 
 
-def rows_opened() -> None:
-    """train.py reads the training rows itself."""
-    if not _opened:
-        _opened.append(_clock())
-
-
 def training_seconds() -> float:
-    """Seconds of training until now: since the second batch, or since the rows were mapped.
+    """Seconds of training until now: since rows were first asked for.
 
-    Who used neither trained on something else, and nobody knows since when: then it is since the
-    process started.
+    Who asked for none trained on something else, and nobody knows since when: then it is since the
+    process started, less `STARTUP`.
     """
-    began = _opened + _batches[-1:]
-    return _clock() - min(began) if began else seconds_since_start()
+    return _clock() - _began[0] if _began else max(0.0, seconds_since_start() - STARTUP)

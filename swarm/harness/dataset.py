@@ -62,13 +62,16 @@ class Dataset:
         return self.rows[split] * self.seq_len
 
     def memory_map(self, split: str) -> np.ndarray:
-        """The rows of a split: uint16, shape (rows, T + 1). Who maps `train` has begun to train."""
-        if split == "train":
-            budget.rows_opened()
+        """The rows of a split: uint16, shape (rows, T + 1). Who asks for them begins to train."""
         return self.rows_of(split)
 
     def rows_of(self, split: str) -> np.ndarray:
-        """The same for the Loader, whose training begins with its batches."""
+        """The same."""
+        budget.rows_asked_for()
+        return self.uncounted(split)
+
+    def uncounted(self, split: str) -> np.ndarray:
+        """The same for the harness itself, which does not train on them."""
         import numpy as np
 
         shape = (self.rows[split], self.seq_len + 1)

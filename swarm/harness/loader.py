@@ -25,11 +25,17 @@ class Loader:
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, device: Device, seed: int) -> None:
-        self.data = dataset.rows_of("train")
+        self._data = dataset.uncounted("train")  # training begins with its batches
         self.batch_size, self.device, self.seed = batch_size, device, seed
         self.epoch = 0
         self._order: Any = []
         self._next = 0
+
+    @property
+    def data(self) -> np.ndarray:
+        """All rows; who asks for them begins to train."""
+        budget.rows_asked_for()
+        return self._data
 
     def _rows(self) -> np.ndarray:
         import numpy as np
@@ -40,7 +46,7 @@ class Loader:
             if self._next == len(self._order):
                 self.epoch += 1
                 generator = np.random.default_rng([self.seed, self.epoch])
-                self._order, self._next = generator.permutation(len(self.data)), 0
+                self._order, self._next = generator.permutation(len(self._data)), 0
             taken = self._order[self._next : self._next + missing]
             chosen.append(taken)
             self._next += len(taken)
@@ -52,7 +58,7 @@ class Loader:
 
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
         budget.batch_handed_out()
-        batch = to_device(self.data[self._rows()], self.device)
+        batch = to_device(self._data[self._rows()], self.device)
         return batch[:, :-1], batch[:, 1:]
 
 
