@@ -54,7 +54,7 @@ def evaluate_bpb(
     dataset.check(f"{split}.bin")
     dataset.check("tokenizer.json")
     tokenizer = dataset.tokenizer()
-    rows = dataset.memory_map(split)
+    rows = dataset.uncounted(split)
     training = bool(getattr(model, "training", False))
     if training:
         model.eval()
