@@ -125,13 +125,13 @@ def test_only_a_file_is_taken_for_weights(tmp_path: Path, kind: str, outcome: st
 
 
 def test_a_folder_does_not_keep_an_examination_from_its_log(real: Scene) -> None:  # noqa: F811
-    result = attack(real, "examination_log_folder", examine=True)
+    result = attack(real, "examination_log_folder", examine_below=1e9)
     assert (result.outcome, result.val_bpb) == ("rejected", None)
     assert "its rows make" in result.reason
     assert (real.folder / "examination.log").is_file()
     source = (HOSTILE / "examination_log_folder.py").read_text()
     source = source.replace("dataset) / 2", "dataset)")
-    result = real.run(source, {}, examine=True)
+    result = real.run(source, {}, examine_below=1e9)
     assert (result.outcome, result.verified) == ("ok", True), result.reason
 
 

@@ -15,7 +15,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def finished(run: Run, repository: Path) -> Path:
     """A swarm that ended with one improvement, e1 (LR = 0.3)."""
-    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "m", "--no-tmux",
+    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "m", "--no-tmux", "--policy", "greedy",
         "--agent", "cmd:sleep 1000")  # fmt: skip
     desk = repository / "worktrees/m/cpu0"
     train = desk / "train.py"
