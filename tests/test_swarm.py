@@ -166,7 +166,7 @@ def test_killing_runner_supervisor_and_tmux(
     tmux_server(environment).kill()
     before = len(fold(repository, "k").trials)
     wait_for(lambda: len(fold(repository, "k").trials) > before + 4)
-    wait_for(lambda: [w["pane"] for w in status(run, "k")["workers"]] == ["%0", "%1"])
+    wait_for(lambda: all((w["pane"] or "").startswith("%") for w in status(run, "k")["workers"]))
     run("stop")
     board = check_journal(repository, "k")
     for trial in board.trials.values():
