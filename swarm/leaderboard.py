@@ -6,14 +6,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
-from swarm import claims, decide, records, scoring, standings
+from swarm import claims, decide, records, scoring, spending, standings
 from swarm.decide import Verdict
 from swarm.errors import JournalError
 from swarm.garbage import without_collection
 from swarm.journal import Cursor, Journal
 from swarm.policies import POLICIES, Due, Occasion, Policy
 from swarm.records import Config
-from swarm.standings import DeviceClass, Entry, Trial, WorkerState
+from swarm.standings import DeviceClass, Entry, Trial
+from swarm.workers import WorkerState, Workforce
 
 SwarmState = Literal["running", "stopped", "finished"]
 BASELINE = "e0"
@@ -32,8 +33,8 @@ class Leaderboard:
         self.stopping: Literal["", "soft", "now"] = ""
         self.stop_reason = ""
         self.started: datetime | None = None
-        self.workers: dict[str, WorkerState] = {}
-        self.active: dict[str, None] = {}
+        self.workforce = Workforce()
+        self.workers = self.workforce.workers
         self.claims: dict[str, records.Claim] = {}
         self.trials: dict[str, Trial] = {}
         self.classes: dict[str, DeviceClass] = {}
@@ -52,7 +53,8 @@ class Leaderboard:
             records.Claim: self._claim,
             records.TrialStarted: self._trial_started,
             records.TrialFinished: self._trial_finished,
-            records.AgentEvent: self._agent_event,
+            records.AgentEvent: self.workforce.agent_event,
+            records.Spend: self._spend,
             records.Control: self._control,
             records.Note: self._note,
             records.Ended: self._ended,
@@ -89,6 +91,11 @@ class Leaderboard:
     def apply(self, record: records.AnyRecord) -> None:
         """Fold one record. Raises `KeyError` with a name that no earlier record made known."""
         self._apply[type(record)](record)
+
+    @property
+    def active(self) -> dict[str, None]:
+        """The workers that the swarm was last spawned with, in order."""
+        return self.workforce.active
 
     @property
     def policy(self) -> Policy:
@@ -128,12 +135,8 @@ class Leaderboard:
     def exhausted(self, now: datetime) -> str:
         """Why no further experiment may start, or nothing."""
         assert self.config is not None and self.started is not None
-        limit, hours = self.config.max_experiments, self.config.max_hours
-        if limit is not None and self.spent_experiments >= limit:
-            return f"all {limit} experiments are used"
-        if hours is not None and (now - self.started).total_seconds() >= hours * 3600:
-            return f"{hours:g} hours are over"
-        return ""
+        usd = self.workforce.usd if self.config.max_usd is not None else 0.0
+        return spending.exhausted(self.config, self.started, now, self.spent_experiments, usd)
 
     def queued(self, worker: str) -> list[str]:
         """Experiments of `worker` that still need a trial, oldest first."""
@@ -143,16 +146,14 @@ class Leaderboard:
 
     def _swarm(self, record: records.Swarm) -> None:
         self.swarm, self.config, self.started = record, record.config, record.time
-        self.active = dict.fromkeys(record.workers)
+        self.workforce.spawn(record.config, record.workers)
 
     def _reconfigured(self, record: records.Reconfigured) -> None:
         self.config, self.started = record.config, record.time
-        self.active = dict.fromkeys(record.workers)
+        self.workforce.spawn(record.config, record.workers)
         self.state, self.stopping = "running", ""
         self.ended_because = self.stop_reason = ""
         for name, worker in self.workers.items():
-            worker.parked, worker.paused = None, False
-            worker.busy_seconds, worker.first_trial, worker.last_result = 0.0, None, None
             self._drop_stranded(name, worker)
 
     def _drop_stranded(self, name: str, worker: WorkerState) -> None:
@@ -172,11 +173,7 @@ class Leaderboard:
                     self._give_up(self.entry(experiment), "its worker is gone")
 
     def _worker(self, record: records.Worker) -> None:
-        known = self.workers.get(record.worker)
-        if known:
-            known.joined = record
-        else:
-            self.workers[record.worker] = WorkerState(record)
+        self.workforce.join(record)
         self._class(record.device_class, record.device.kind)
 
     def _class(self, name: str, kind: str) -> DeviceClass:
@@ -187,8 +184,9 @@ class Leaderboard:
                 self._enter(self.classes[name], self.claims[BASELINE])
         return self.classes[name]
 
-    def _enter(self, device_class: DeviceClass, claim: records.Claim) -> None:
-        device_class.entries[claim.experiment] = Entry(claim)
+    def _enter(self, device_class: DeviceClass, claim: records.Claim) -> Entry:
+        entry = device_class.entries[claim.experiment] = Entry(claim)
+        return entry
 
     def _claim(self, record: records.Claim) -> None:
         self.claims[record.experiment] = record
@@ -201,12 +199,11 @@ class Leaderboard:
             for device_class in self.classes.values():
                 self._enter(device_class, record)
             return
-        worker = self.workers[record.worker]
-        worker.experiments += 1
-        worker.queue[record.experiment] = None
+        bill = self.workforce.claim(record)
         self.spent_experiments += 1
-        self.home[record.experiment] = worker.joined.device_class
-        self._enter(self.classes[worker.joined.device_class], record)
+        known = self.class_of(record.worker)
+        self.home[record.experiment] = known.name
+        self._enter(known, record).bill = bill
 
     def _trial_started(self, record: records.TrialStarted) -> None:
         worker = self.workers[record.worker]
@@ -251,16 +248,24 @@ class Leaderboard:
         entry = known.entries[trial.experiment]
         entry.running -= 1
         entry.seconds += record.seconds
+        waited = entry.kind == "candidate"
         if record.outcome == "interrupted":
             self._interrupted(trial, entry, record.excused)
         elif record.outcome != "ok":
             scoring.failed(known, entry, record, self.policy)
         elif scoring.is_sure(known, entry, trial, record, self.policy):
             self._scored(known, entry, trial, record)
-        if entry.kind != "candidate":
-            for waiting in self._waiting.pop((trial.device_class, entry.experiment), []):
-                if waiting.estimate:
-                    self._judge_scored(known, waiting)
+        if entry.kind == "candidate":
+            return
+        if waited:
+            self._settle(known, entry)
+        for waiting in self._waiting.pop((trial.device_class, entry.experiment), []):
+            if waiting.estimate:
+                self._judge_scored(known, waiting)
+                self._settle(known, waiting)
+
+    def _settle(self, known: DeviceClass, entry: Entry) -> None:
+        self.workforce.settle(entry.claim, entry.kind == "keep", known.incumbent)
 
     def _scored(
         self, known: DeviceClass, entry: Entry, trial: Trial, record: records.TrialFinished
@@ -317,28 +322,22 @@ class Leaderboard:
             base = known.top()
         self.policy.scored(known, entry, base)
 
-    def _agent_event(self, record: records.AgentEvent) -> None:
-        worker = self.workers[record.worker]
-        worker.parked = record.reason if record.state == "parked" else None
+    def _spend(self, record: records.Spend) -> None:
+        self.workforce.spend(record)
+        if record.request:
+            self.requests[record.request] = ""
 
     def _control(self, record: records.Control) -> None:
         if record.action == "stop":
             self.stopping = "now" if record.now else self.stopping or "soft"
             self.stop_reason = self.stop_reason or record.reason or "by swarm stop"
             return
-        names = record.workers or tuple(self.active)
         if record.action == "calibrate":
+            names = record.workers or tuple(self.active)
             for known in {id(known): known for known in map(self.class_of, names)}.values():
                 known.calibrations += record.count
             return
-        for name in names:
-            worker = self.workers[name]
-            if record.action == "sync":
-                worker.sync_asked = record.seq
-            else:
-                worker.paused = record.action == "pause"
-                if record.action == "resume":
-                    worker.parked = None
+        self.workforce.control(record)
 
     def _note(self, record: records.Note) -> None:
         self.notes.append(record)

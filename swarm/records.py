@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 Outcome = Literal["ok", "crash", "timeout", "rejected", "interrupted"]
-AgentState = Literal["started", "exited", "parked"]
+AgentState = Literal["started", "exited", "parked", "nudged"]
 Action = Literal["pause", "resume", "stop", "sync", "calibrate"]
 EndState = Literal["stopped", "finished"]
 Purpose = Literal["experiment", "replicate", "claim", "calibration"]
@@ -29,7 +29,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     `seconds` is the training budget of one trial, `timeout` the limit for all of it; `scale` and
     `dataset` go to the trainer as they are. `sync_every` is in seconds. A limit of `None` means
-    no limit.
+    no limit. `max_usd` is for agents and devices together, `device_hour_usd` what a device costs in
+    an hour of trials. `directions` are what workers are asked to look into, in turn. `pass_env`
+    names variables that foreign agents get although they look secret.
     """
 
     seconds: float
@@ -42,6 +44,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_experiments: int | None = None
     max_hours: float | None = None
     tmux: bool = True
+    max_usd: float | None = None
+    device_hour_usd: float | None = None
+    directions: tuple[str, ...] = ()
+    islands: int = 1
+    pass_env: tuple[str, ...] = ()
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -168,12 +175,44 @@ class TrialFinished(Record, frozen=True, tag="result"):
 
 
 class AgentEvent(Record, frozen=True, tag="agent"):
-    """The agent process of a worker was started, exited, or was given up on (`parked`)."""
+    """The agent process of a worker was started, exited, `nudged` because it did nothing, or ended
+    and not started again (`parked`), at least not before `until`.
+    """
 
     worker: str
     state: AgentState
     reason: str = ""
     exit_code: int | None = None
+    until: datetime | None = None
+
+
+class Spend(Record, frozen=True, tag="spend"):
+    """What an agent has used of `model` in so many `calls` since it last said so.
+
+    The input tokens are without those `cached` (read from the provider's prompt cache) or `written`
+    (to it). `usd` is `None` where the price of the model is not known. `request` is the id in the
+    worker's mailbox, if it came by there.
+    """
+
+    worker: str
+    model: str
+    calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    written_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = None
+    request: str = ""
+
+    def __post_init__(self) -> None:
+        counts = (self.calls, self.input_tokens, self.cached_tokens, self.written_tokens)
+        fine = min(*counts, self.output_tokens) >= 0 and (self.usd is None or self.usd >= 0)
+        if not fine:
+            raise ValueError("what was spent is not negative")
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.cached_tokens + self.written_tokens + self.output_tokens
 
 
 class Control(Record, frozen=True, tag="control"):
@@ -212,6 +251,7 @@ AnyRecord = (
     | TrialStarted
     | TrialFinished
     | AgentEvent
+    | Spend
     | Control
     | Note
     | Ended

@@ -20,6 +20,7 @@ from swarm.effects import Belief, Effects
 from swarm.noise import PRIOR_SD, Noise
 from swarm.pace import Pace, prior_sd
 from swarm.records import Metrics, Outcome, Purpose
+from swarm.spending import Bill
 
 _NO_METRICS = Metrics()
 _MOST_FAILURES = 2
@@ -62,7 +63,7 @@ class Entry(msgspec.Struct):
 
     `base` is the entry it is judged against and `children` those judged against it. `bar` is what
     a child's first trial must be below, valid for the state of the class it was computed in.
-    `tested`: a claim was made for it once.
+    `tested`: a claim was made for it once. `bill`: what its agent used to come up with it.
     """
 
     claim: records.Claim
@@ -82,6 +83,7 @@ class Entry(msgspec.Struct):
     bar: float = 0.0
     bar_version: tuple[int, int] = (-1, -1)
     tested: bool = False
+    bill: Bill | None = None
 
     @property
     def experiment(self) -> str:
@@ -252,25 +254,3 @@ def new_class(name: str, scale: str, kind: str) -> DeviceClass:
     """A device class of which nothing is known yet: what `scale` and `kind` of device suggest."""
     sd = PRIOR_SD.get(scale, PRIOR_SD["small"])
     return DeviceClass(name, Noise(sd), Effects(sd), Pace(prior_sd(kind)))
-
-
-@dataclass(slots=True)
-class WorkerState:
-    """A worker with what it has done so far.
-
-    `device_seconds` counts all its finished trials; `busy_seconds` and the times those since the
-    swarm was last spawned.
-    """
-
-    joined: records.Worker
-    experiments: int = 0
-    best_val_bpb: float | None = None
-    device_seconds: float = 0.0
-    busy_seconds: float = 0.0
-    first_trial: datetime | None = None
-    last_result: datetime | None = None
-    open_trial: str | None = None
-    parked: str | None = None
-    paused: bool = False
-    sync_asked: int = 0
-    queue: dict[str, None] = field(default_factory=dict)

@@ -40,6 +40,8 @@ FLOORS = (
     {"claims"},
     {"beliefs"},
     {"hyperparameters", "standings"},
+    {"workers"},
+    {"spending"},
     {"journal", "decide", "effects", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
      "processes", "logfile", "assignments", "config", "meter", "memory", "sandbox"},
     {"records", "paths", "disk", "filesystem", "noise", "pace", "garbage",

@@ -9,7 +9,8 @@ from swarm import drift, heartbeat, locks
 from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Answer
 from swarm.paths import Paths
-from swarm.standings import DeviceClass, Entry, WorkerState
+from swarm.standings import DeviceClass, Entry
+from swarm.workers import WorkerState
 
 Document = dict[str, Any]
 

@@ -1,0 +1,178 @@
+"""Workers in the fold: their directions, islands, what they spend, and when they are parked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+import toy_swarm
+
+from swarm import pollinate, records
+from swarm.experiment import Bench
+from swarm.journal import Journal
+from swarm.leaderboard import Leaderboard
+from swarm.spending import Bill
+from swarm.workers import MIGRATES_EVERY, PATIENCE
+
+WORKERS = ["cpu0", "cpu1", "cpu2", "cpu3"]
+
+
+class Story:
+    """A swarm told line by line: experiments with scores, and what agents spend."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.paths = toy_swarm.begin(folder, WORKERS)
+        self.journal = Journal(self.paths.journal)
+        self.board = Leaderboard(self.journal)
+        self.board.refresh()
+        assert self.board.config is not None
+        config = msgspec.structs.replace(self.board.config, policy="greedy", **settings)
+        self.tell(records.Reconfigured(config=config, workers=tuple(WORKERS)))
+        self.trial("e0", "cpu0", 1.0)
+
+    def tell(self, *lines: records.AnyRecord) -> None:
+        for line in lines:
+            self.journal.append(line)
+        self.board.refresh()
+
+    def claim(self, worker: str, parent: str = "e0") -> str:
+        name = f"e{len(self.board.claims)}"
+        self.tell(
+            records.Claim(
+                experiment=name, worker=worker, agent="x", parent=parent, commit=name,
+                fingerprint=name, seedless=name, description="",
+            )
+        )  # fmt: skip
+        return name
+
+    def trial(self, experiment: str, worker: str, val_bpb: float | None) -> None:
+        trial = f"t{len(self.board.trials)}"
+        self.tell(
+            records.TrialStarted(
+                trial=trial, experiment=experiment, worker=worker, device_class="CPU", seed=1
+            ),
+            records.TrialFinished(
+                trial=trial, outcome="crash" if val_bpb is None else "ok", seconds=36.0,
+                val_bpb=val_bpb,
+            ),
+        )  # fmt: skip
+
+    def experiment(self, worker: str, val_bpb: float | None, parent: str = "e0") -> str:
+        name = self.claim(worker, parent)
+        self.trial(name, worker, val_bpb)
+        return name
+
+    def spend(self, worker: str, usd: float | None, tokens: int = 100) -> None:
+        self.tell(records.Spend(worker=worker, model="m", input_tokens=tokens, usd=usd))
+
+
+def test_workers_begin_with_different_directions_and_turn_when_nothing_is_kept(
+    tmp_path: Path,
+) -> None:
+    story = Story(tmp_path, directions=("optimizer", "schedules", "data"))
+    follow = story.board.workforce.direction_of
+    assert [follow(name) for name in WORKERS] == ["optimizer", "schedules", "data", "optimizer"]
+    for _ in range(PATIENCE - 1):
+        story.experiment("cpu0", 2.0)
+    assert follow("cpu0") == "optimizer"
+    kept = story.experiment("cpu0", 0.9)  # what pays is followed on
+    for _ in range(PATIENCE - 1):
+        story.experiment("cpu0", 2.0)
+    assert follow("cpu0") == "optimizer"
+    story.experiment("cpu0", None)  # a crash is no keep either
+    # two directions are followed by one other worker each: the nearest one is taken
+    assert follow("cpu0") == "schedules"
+    assert story.board.workers["cpu0"].fresh_starts == 1
+    tally = story.board.workforce.directions["optimizer"]
+    assert (tally.tried, tally.kept) == (2 * PATIENCE, 1)
+    assert story.board.entry(kept).kind == "keep"
+
+
+def test_the_direction_with_the_fewest_followers_is_next(tmp_path: Path) -> None:
+    story = Story(tmp_path, directions=("a", "b", "c", "d", "e"))
+    for _ in range(PATIENCE):
+        story.experiment("cpu0", 2.0)
+    assert story.board.workforce.direction_of("cpu0") == "e"
+
+
+def test_islands_share_what_they_keep_and_migrate_rarely(tmp_path: Path) -> None:
+    story = Story(tmp_path, islands=2)
+
+    def base(worker: str) -> str:
+        return pollinate.base_for(story.board, worker).experiment
+
+    assert {base(name) for name in WORKERS} == {"e0"}
+    even = story.experiment("cpu0", 0.9)
+    assert [base(name) for name in WORKERS] == [even, "e0", even, "e0"]
+    odd = story.experiment("cpu1", 0.8)
+    assert [base(name) for name in WORKERS] == [even, odd, even, odd]
+    for _ in range(PATIENCE):  # a plateau: the worker starts afresh, its island stays what it was
+        story.experiment("cpu0", 2.0, even)
+    assert [base(name) for name in WORKERS] == [odd, odd, even, odd]
+    story.experiment("cpu2", 0.85, even)
+    assert base("cpu2") != odd
+    for number in range(MIGRATES_EVERY - 1):  # keeps alone do not carry it beyond its island
+        assert base("cpu2") != odd, number
+        story.experiment("cpu2", 0.84 - number * 1e-3, base("cpu2"))
+    assert base("cpu2") == odd
+
+
+def test_without_islands_everyone_builds_on_the_incumbent(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    best = story.experiment("cpu3", 0.9)
+    assert {pollinate.base_for(story.board, name).experiment for name in WORKERS} == {best}
+
+
+def test_what_is_spent_belongs_to_the_next_experiment(tmp_path: Path) -> None:
+    story = Story(tmp_path, device_hour_usd=2.0)
+    story.spend("cpu0", 0.25)
+    story.spend("cpu0", 0.5)
+    story.spend("cpu1", None)
+    first, second = story.claim("cpu0"), story.claim("cpu0")
+    foreign = story.claim("cpu1")
+    story.spend("cpu0", 1.0)
+    board = story.board
+    assert board.entry(first).bill == Bill(0.75, 200, 0)
+    assert board.entry(second).bill is None
+    unknown = board.entry(foreign).bill
+    assert unknown is not None
+    assert unknown.known_usd is None
+    assert board.workers["cpu0"].bill == Bill(1.75, 300, 0)
+    # one trial of 36 seconds at 2 USD an hour, and the agents
+    assert board.workforce.usd == pytest.approx(1.75 + 0.02)
+
+
+def test_the_budget_of_a_swarm_is_for_agents_and_devices_together(tmp_path: Path) -> None:
+    story = Story(tmp_path, max_usd=1.0, device_hour_usd=50.0)  # half a dollar a trial
+    now = datetime.now(UTC)
+    assert story.board.exhausted(now) == ""
+    story.spend("cpu0", 0.49)
+    assert story.board.exhausted(now) == ""
+    story.spend("cpu2", 0.02)
+    assert story.board.exhausted(now) == "1.01 of 1 USD are spent"
+
+
+@pytest.mark.parametrize("wrong", [{"usd": -1.0}, {"input_tokens": -1}, {"usd": float("nan")}])
+def test_nobody_earns_by_spending(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="not negative"):
+        records.Spend(worker="cpu0", model="m", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_parked_worker_comes_back_by_a_start_or_a_person(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    worker = story.board.workers["cpu0"]
+    until = datetime.now(UTC) + timedelta(hours=1)
+    parked = records.AgentEvent(worker="cpu0", state="parked", reason="limit", until=until)
+    story.tell(parked, records.AgentEvent(worker="cpu0", state="nudged", reason="wake up"))
+    assert (worker.parked, worker.parked_until, worker.nudges) == ("limit", until, 1)
+    story.tell(records.AgentEvent(worker="cpu0", state="started"))
+    assert (worker.parked, worker.parked_until) == (None, None)
+    story.tell(parked, records.Control(action="resume"))
+    assert worker.parked_until is None
+
+
+def test_an_empty_journal_has_no_bill(tmp_path: Path) -> None:
+    bench: Bench = toy_swarm.bench_of(toy_swarm.begin(tmp_path, ["cpu0"]), "cpu0")
+    assert bench.board.workforce.usd == 0
