@@ -5,67 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
 import toy_swarm
+from toy_swarm import WORKERS, Story
 
 from swarm import pollinate, records
 from swarm.experiment import Bench
-from swarm.journal import Journal
-from swarm.leaderboard import Leaderboard
 from swarm.spending import Bill
 from swarm.workers import MIGRATES_EVERY, PATIENCE
-
-WORKERS = ["cpu0", "cpu1", "cpu2", "cpu3"]
-
-
-class Story:
-    """A swarm told line by line: experiments with scores, and what agents spend."""
-
-    def __init__(self, folder: Path, **settings: object) -> None:
-        self.paths = toy_swarm.begin(folder, WORKERS)
-        self.journal = Journal(self.paths.journal)
-        self.board = Leaderboard(self.journal)
-        self.board.refresh()
-        assert self.board.config is not None
-        config = msgspec.structs.replace(self.board.config, policy="greedy", **settings)
-        self.tell(records.Reconfigured(config=config, workers=tuple(WORKERS)))
-        self.trial("e0", "cpu0", 1.0)
-
-    def tell(self, *lines: records.AnyRecord) -> None:
-        for line in lines:
-            self.journal.append(line)
-        self.board.refresh()
-
-    def claim(self, worker: str, parent: str = "e0") -> str:
-        name = f"e{len(self.board.claims)}"
-        self.tell(
-            records.Claim(
-                experiment=name, worker=worker, agent="x", parent=parent, commit=name,
-                fingerprint=name, seedless=name, description="",
-            )
-        )  # fmt: skip
-        return name
-
-    def trial(self, experiment: str, worker: str, val_bpb: float | None) -> None:
-        trial = f"t{len(self.board.trials)}"
-        self.tell(
-            records.TrialStarted(
-                trial=trial, experiment=experiment, worker=worker, device_class="CPU", seed=1
-            ),
-            records.TrialFinished(
-                trial=trial, outcome="crash" if val_bpb is None else "ok", seconds=36.0,
-                val_bpb=val_bpb,
-            ),
-        )  # fmt: skip
-
-    def experiment(self, worker: str, val_bpb: float | None, parent: str = "e0") -> str:
-        name = self.claim(worker, parent)
-        self.trial(name, worker, val_bpb)
-        return name
-
-    def spend(self, worker: str, usd: float | None, tokens: int = 100) -> None:
-        self.tell(records.Spend(worker=worker, model="m", input_tokens=tokens, usd=usd))
 
 
 def test_workers_begin_with_different_directions_and_turn_when_nothing_is_kept(
