@@ -49,9 +49,13 @@ FLOORS = (
     {"errors"},
     {"harness"},
 )  # fmt: skip
-HEAVY = {"torch", "numpy", "optuna", "anthropic", "openai", "matplotlib", "textual", "ray", "sky"}
+HEAVY = {"torch", "numpy", "optuna", "anthropic", "openai", "httpx2", "matplotlib", "textual",
+         "ray", "sky"}  # fmt: skip
 WRAPPED = {
     "optuna": {"agents/tpe.py"},
+    "anthropic": {"agents/anthropic.py"},
+    "openai": {"agents/openai.py"},
+    "httpx2": {"agents/anthropic.py", "agents/openai.py"},
     "libtmux": {"tmux.py"},
     "git": {"worktree.py"},
     "matplotlib": {"views/plots.py", "commands/simulating.py"},

@@ -16,8 +16,13 @@ from swarm.errors import SwarmError
 LONGEST_MESSAGE = 300
 """Characters of a provider's complaint that are shown; some send whole web pages."""
 
+CUT_OFF = "the reply reached its limit of tokens before the arguments were complete"
+"""The problem of a call that is the last thing in a reply that was cut."""
+
 Stop: TypeAlias = Literal["end", "calls", "length", "refusal"]
-"""Why a reply ended: all said, tools asked for, cut at a token limit, or not willing."""
+"""Why a reply ended: all said, tools asked for, cut at a token limit, or not willing.
+
+A reply that was cut may still have calls. After a refusal the conversation is spent: start anew."""
 
 
 @dataclass(frozen=True)
