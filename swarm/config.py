@@ -33,7 +33,43 @@ _GIT_LOCAL = (
     "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX",
     "GIT_SHALLOW_FILE", "GIT_COMMON_DIR",
 )  # fmt: skip
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+_SECRET_WORD = re.compile(
+    r"(?<!HOT)(?<!MON)KEYS?[0-9]*$|TOKENS?[0-9]*$|SECRET|CREDENTIAL|^CREDS$|PASSW|PASSPHRASE|PWD$"
+    r"|(?<!BY)(?<!ASK)(?<!COM)PASS[0-9]*$|AUTH[0-9]*$|AUTHORI[SZ]ATION|AUTHENTICATION|^JWT$|BEARER"
+    r"|COOKIES?$|WEBHOOK|^DSN$|^PAT$"
+)
+"""What one word of a variable's name (`OPENAI_API_KEY` has three) says of its value."""
+_NO_SECRET = ("PWD", "OLDPWD", "SWARM_KEYS")
+_KEY_BODY = r"(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]"
+KEY_SHAPES = tuple(
+    re.compile(rf"{prefix}(?<![A-Za-z0-9]{prefix}){body}")
+    for prefix, body in (
+        ("sk-", rf"{_KEY_BODY}{{20,}}"),  # OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), …
+        ("AIza", r"[A-Za-z0-9_-]{35}"),
+        *((f"gh{kind}_", r"[A-Za-z0-9]{36,}") for kind in "pousr"),
+        ("github_pat_", r"[A-Za-z0-9_]{40,}"),
+        ("hf_", r"[A-Za-z0-9]{30,}"),
+        ("xai-", r"[A-Za-z0-9]{40,}"),
+        ("gsk_", r"[A-Za-z0-9]{40,}"),
+        ("nvapi-", rf"{_KEY_BODY}{{40,}}"),
+        ("glpat-", rf"{_KEY_BODY}{{20,}}"),
+        ("npm_", r"[A-Za-z0-9]{36}"),
+        ("pypi-", rf"{_KEY_BODY}{{50,}}"),
+        ("AKIA", r"[A-Z0-9]{16}"),
+        ("xox", r"[abeprs]-[A-Za-z0-9-]{20,}"),
+        ("eyJ", r"[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),  # a JWT
+    )
+)
+"""What keys of well-known providers look like, each behind its literal prefix: that is fast."""
+_SECRET_VALUE = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|(?:AccountKey|SharedAccessKey|[Pp]assword)=[^;\s]"
+    r"|://[^/\s:@]*:[^/\s@]+@"  # a URL with a password
+)
+NETWORK = (
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy",
+    "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+)  # fmt: skip
+"""How Python programs are told to reach the network."""
 
 
 class Desk(msgspec.Struct, frozen=True):
@@ -78,12 +114,53 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("SWARM_CACHE") or Path.home() / ".cache" / "swarm").absolute()
 
 
+def settings_folder(environment: Mapping[str, str]) -> Path:
+    """The user's own settings: `$XDG_CONFIG_HOME/swarm`, or `~/.config/swarm`."""
+    told = Path(environment.get("XDG_CONFIG_HOME", ""))
+    # https://specifications.freedesktop.org/basedir-spec: a relative path is to be ignored
+    return (told if told.is_absolute() else home(environment) / ".config") / "swarm"
+
+
+def home(environment: Mapping[str, str]) -> Path:
+    """The user's home as `environment` says it."""
+    return Path(environment.get("HOME") or Path.home())
+
+
+def keys_file(environment: Mapping[str, str]) -> Path:
+    """Where API keys may stand: `SWARM_KEYS`, or `keys` in the settings folder."""
+    told = environment.get("SWARM_KEYS")
+    return Path(told).absolute() if told else settings_folder(environment) / "keys"
+
+
+def prices_file(environment: Mapping[str, str]) -> Path:
+    """The user's own prices: `SWARM_PRICES`, or `prices.toml` in the settings folder."""
+    told = environment.get("SWARM_PRICES")
+    return Path(told).absolute() if told else settings_folder(environment) / "prices.toml"
+
+
+def is_secret(name: str, value: str = "") -> bool:
+    """Whether a variable looks like a secret, by a word of its name or by what its value is.
+
+    `TOKENIZERS_PARALLELISM`, `KEYBOARD_LAYOUT` and `MAX_TOKENS=4096` are none; a proxy is none even
+    with a password in it: who may use the network needs it whole.
+    """
+    if name in _NO_SECRET or name in NETWORK or name.upper().endswith("_PROXY"):
+        return False
+    words = re.split(r"[^A-Z0-9]+", name.upper())
+    if words[-1] == "TOKENS" and value.isdigit():
+        return False
+    if any(_SECRET_WORD.search(word) for word in words):
+        return True
+    return any(shape.search(value) for shape in (*KEY_SHAPES, _SECRET_VALUE))
+
+
 def trial_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What of `environment` a trial may see: an allow-list, and nothing that looks secret."""
     return {
         name: value
         for name, value in environment.items()
-        if (name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)) and not _SECRET.search(name)
+        if (name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES))
+        and not is_secret(name, value)
     }
 
 

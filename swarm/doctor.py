@@ -14,13 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from swarm import config, cores, devices, processes, sandbox
+from swarm import config, cores, devices, keys, processes, sandbox
 from swarm.errors import SwarmError
 from swarm.filesystem import network_filesystem
 from swarm.records import Device
 
 AGENT_CLIS = ("claude", "codex", "gemini", "opencode", "aider")
-API_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 _MIN_PYTHON = (3, 11)
 _MIN_FREE_BYTES = 5e9
 _VERSION_SECONDS = 5.0
@@ -215,7 +214,11 @@ def _agent_clis(environ: Mapping[str, str]) -> Check:
 
 def _api_keys(environ: Mapping[str, str]) -> Check:
     """Names only: a key's value is never shown."""
-    found = [name for name in API_KEYS if environ.get(name)]
+    try:
+        found = keys.found(environ)
+    except SwarmError as error:
+        return Check("API keys", False, str(error), error.hint)
     if found:
-        return Check("API keys", True, ", ".join(found))
-    return Check("API keys", None, "none", "the tuner needs none")
+        return Check("API keys", True, ", ".join(f"{name} ({where})" for name, where in found))
+    hint = f"the tuner needs none; others: the environment, or {config.keys_file(environ)}"
+    return Check("API keys", None, "none", hint)

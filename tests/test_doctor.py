@@ -40,7 +40,8 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def environ(place: Path) -> dict[str, str]:
     """Nothing is on this PATH but what a test puts there."""
-    return {"PATH": str(place / "bin"), "SWARM_CACHE": str(place / "cache")}
+    here = {"HOME": str(place / "home"), "SWARM_CACHE": str(place / "cache")}
+    return {"PATH": str(place / "bin"), **here}
 
 
 @pytest.fixture
@@ -168,8 +169,29 @@ def test_agents_and_keys_are_found_and_a_key_is_never_shown(
     fake("claude", "true")
     keys = {**environ, "ANTHROPIC_API_KEY": "s3cr3t", "OPENAI_API_KEY": ""}
     assert check("agent CLIs", None, keys) == Check("agent CLIs", True, "claude, codex")
-    assert check("API keys", None, keys) == Check("API keys", True, "ANTHROPIC_API_KEY")
+    assert check("API keys", None, keys) == Check(
+        "API keys", True, "ANTHROPIC_API_KEY (environment)"
+    )
     assert "s3cr3t" not in repr(examine(None, keys))
+
+
+def test_a_keys_file_is_named_and_one_that_others_may_read_is_in_the_way(
+    place: Path, environ: dict[str, str]
+) -> None:
+    file = place / "home" / ".config" / "swarm" / "keys"
+    assert str(file) in check("API keys", None, environ).hint
+    file.parent.mkdir(parents=True)
+    file.write_text("OPENAI_API_KEY=s3cr3t-one\nANTHROPIC_API_KEY=s3cr3t-two\n")
+    file.chmod(0o640)
+    readable = check("API keys", None, environ)
+    assert (readable.ok, readable.hint) == (False, f"chmod 600 {file}")
+    assert str(file) in readable.found
+    file.chmod(0o600)
+    both = environ | {"ANTHROPIC_API_KEY": "s3cr3t-three"}
+    assert check("API keys", None, both) == Check(
+        "API keys", True, f"ANTHROPIC_API_KEY (environment), OPENAI_API_KEY ({file})"
+    )
+    assert "s3cr3t" not in repr(examine(None, both))
 
 
 def test_the_deepest_mount_counts_and_of_equals_the_last() -> None:

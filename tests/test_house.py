@@ -43,7 +43,7 @@ FLOORS = (
     {"workers"},
     {"spending"},
     {"journal", "decide", "effects", "fingerprint", "devices", "gpus", "cores", "locks", "strays",
-     "processes", "logfile", "assignments", "config", "meter", "memory", "sandbox"},
+     "processes", "logfile", "assignments", "config", "meter", "memory", "sandbox", "keys"},
     {"records", "paths", "disk", "filesystem", "noise", "pace", "garbage",
      "backoff"},
     {"errors"},
