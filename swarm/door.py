@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from swarm.config import EVALUATOR, TRAINER, Desk, read_desk
 from swarm.errors import REFUSED, Refused, SwarmError
 from swarm.locks import is_held
-from swarm.mailbox import Answer, Mailbox
+from swarm.mailbox import Answer, Mailbox, Saying
 from swarm.paths import Paths
 from swarm.worktree import Worktree
 
@@ -47,6 +49,19 @@ class Door:
 
     def note(self, text: str) -> Answer:
         return self._checked(self._mailbox.note(text))
+
+    def spend(self, model: str, calls: int, tokens: tuple[int, int, int, int]) -> None:
+        """Report tokens used: input, cached, written, output. Nobody waits for an answer."""
+        self._mailbox.spend(model, calls, tokens)
+
+    def say(
+        self,
+        state: Literal["working", "waiting", "parked"],
+        reason: str,
+        until: float | None = None,
+    ) -> None:
+        """Tell what this process does, for `swarm status`."""
+        self._mailbox.say(Saying(os.getpid(), state, reason, until))
 
     def sync(self) -> Answer:
         """Take the current base. Raises `Refused` when edits would be lost."""

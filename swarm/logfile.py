@@ -33,6 +33,17 @@ def last_words_of(path: Path) -> str:
         return last_words("")
 
 
+def last_lines(path: Path, count: int) -> str:
+    """The last lines of a log file without escape sequences; nothing where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - _LAST_BYTES))
+            text = _ESCAPES.sub("", file.read().decode(errors="replace"))
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-count:])
+
+
 class CappedLog:
     """Writes to `path` up to `HEAD_BYTES`; of what follows the last `TAIL_BYTES` are kept."""
 

@@ -43,7 +43,32 @@ class SyncRequest(msgspec.Struct, frozen=True, tag="sync"):
     id: str
 
 
-Request = Submission | NoteRequest | SyncRequest
+class SpendRequest(msgspec.Struct, frozen=True, tag="spend"):
+    """So many calls of a model, and tokens, were used since the agent last said so."""
+
+    id: str
+    model: str
+    calls: int
+    input_tokens: int
+    cached_tokens: int
+    written_tokens: int
+    output_tokens: int
+
+
+Request = Submission | NoteRequest | SyncRequest | SpendRequest
+
+
+class Saying(msgspec.Struct, frozen=True):
+    """What an agent, process `pid`, says of itself: what it does, or why it does nothing.
+
+    One that is `parked` wants to be started again at the Unix time `until`; where it cannot know
+    when that makes sense, by a person.
+    """
+
+    pid: int
+    state: Literal["working", "waiting", "parked"]
+    reason: str
+    until: float | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +98,7 @@ class Mailbox:
         self._requests = self.folder / "requests"
         self._answers = self.folder / "answers"
         self._doorbell = self.folder / "doorbell"
+        self._saying = self.folder / "agent.json"
 
     # ---- the runner's side -----------------------------------------------------------------
 
@@ -106,6 +132,14 @@ class Mailbox:
         found.sort(key=lambda entry: entry.stat().st_mtime_ns)
         return [_decode(Path(entry.path)) for entry in found]
 
+    def said(self, pid: int | None) -> Saying | None:
+        """What the agent process `pid` last said of itself; only a view, so a torn one is none."""
+        try:
+            saying = msgspec.json.decode(self._saying.read_bytes(), type=Saying)
+        except (OSError, msgspec.DecodeError):
+            return None
+        return saying if saying.pid == pid else None
+
     def answer(self, answer: Answer) -> None:
         """Leave the answer and, with it, take the request away."""
         write_whole(self._answers / f"{answer.id}.json", msgspec.json.encode(answer))
@@ -126,6 +160,13 @@ class Mailbox:
 
     def note(self, text: str) -> str:
         return self._send("note", lambda name: NoteRequest(name, text))
+
+    def spend(self, model: str, calls: int, tokens: tuple[int, int, int, int]) -> str:
+        """Report tokens: input, read from the provider's cache, written to it, output."""
+        return self._send("spend", lambda name: SpendRequest(name, model, calls, *tokens))
+
+    def say(self, saying: Saying) -> None:
+        write_whole(self._saying, msgspec.json.encode(saying))
 
     def ask_sync(self) -> str:
         return self._send("sync", SyncRequest)

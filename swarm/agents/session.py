@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from swarm import config
-from swarm.agents import tuner
+from swarm.agents import draft
 from swarm.door import Door
 from swarm.errors import GitError
 from swarm.journal import Journal
 from swarm.leaderboard import Leaderboard
+from swarm.logfile import last_lines
+from swarm.mailbox import Answer
 from swarm.paths import Paths
 from swarm.worktree import Worktree
 
@@ -28,9 +30,9 @@ class Session:
         desk = self.door.desk
         self.worker = desk.worker
         self.worktree = worktree
-        paths = Paths(Path(desk.root), desk.tag)
-        self.board = Leaderboard(Journal(paths.journal))
-        self._checkout = Worktree(worktree, paths.branch(desk.worker))
+        self.paths = Paths(Path(desk.root), desk.tag)
+        self.board = Leaderboard(Journal(self.paths.journal))
+        self._checkout = Worktree(worktree, self.paths.branch(desk.worker))
 
     def submit(self, source: str, description: str) -> Mapping[str, Any]:
         """Submit train.py, which must hold `source`; block until the verdict.
@@ -46,6 +48,26 @@ class Session:
                 self.drop_edit()
             raise
         return answer
+
+    def post(self, change: draft.Draft, description: str) -> Answer | None:
+        """Submit a draft and return once it is taken, with train.py as it was before.
+
+        `None`: the worktree has moved away from the draft's base. Raises what it was refused with.
+        """
+        try:
+            draft.write(self._checkout.trainer, change.text)
+            # An edited worktree is not moved any more, so this cannot change after the look.
+            if self._checkout.head() != change.commit:
+                return None
+            return self.door.wait_accepted(self.door.submit(description))
+        finally:
+            self.drop_edit()
+
+    def begin(self) -> draft.Draft:
+        """A draft of the worktree's base."""
+        commit = self._checkout.head()
+        source = self._checkout.read(commit, config.TRAINER)
+        return draft.Draft(commit, source, source)
 
     def drop_edit(self) -> None:
         """Put train.py back to what the branch says; what was there stays in `.swarm/`."""
@@ -66,12 +88,22 @@ class Session:
         except GitError:
             return None
 
+    def log_of(self, experiment: str, lines: int) -> str:
+        """The end of the log of its last trial."""
+        trials = self.board.entry(experiment).trials
+        return last_lines(self.paths.trial(trials[-1].id) / "run.log", lines) if trials else ""
+
+    def program(self) -> str:
+        """The instructions for agents of this repository, if it has any."""
+        file = self.worktree / "program.md"
+        return file.read_text(errors="replace") if file.is_file() else ""
+
 
 def run_tuner(worktree: Path, environment: Mapping[str, str]) -> None:
     """Run the tuner in `worktree` until it is ended."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    session = Session(worktree)
-    session.drop_edit()  # of a predecessor that was killed between edit and submission
+    from swarm.agents import tuner  # late: Optuna takes a second
+
+    session, say = _started(worktree)
     try:
         tuner.run(
             session.board,
@@ -79,8 +111,25 @@ def run_tuner(worktree: Path, environment: Mapping[str, str]) -> None:
             session.worker,
             session.submit,
             session.source_of,
-            lambda text: print(text, flush=True),  # noqa: T201  its pane is where it is watched
+            lambda text: say(f"{text}\n"),
             colour=config.wants_colour(environment, sys.stdout.isatty()),
         )
     finally:
         session.drop_edit()  # the end may come between edit and submission
+
+
+def run_researcher(worktree: Path, spec: str, environment: Mapping[str, str]) -> None:
+    """Run a built-in coding agent in `worktree` until it is ended."""
+    from swarm.agents import endpoints, researcher
+
+    provider = endpoints.parse(*spec.partition(":")[::2]).connect(environment)
+    session, say = _started(worktree)
+    colour = config.wants_colour(environment, sys.stdout.isatty())
+    researcher.Researcher(session, provider, researcher.Screen(say, colour)).run()
+
+
+def _started(worktree: Path) -> tuple[Session, Callable[[str], None]]:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    session = Session(worktree)
+    session.drop_edit()  # of a predecessor that was killed between edit and submission
+    return session, lambda text: print(text, end="", flush=True)  # noqa: T201  seen in its pane

@@ -7,12 +7,12 @@ they differ from its base by constants alone.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from swarm import hyperparameters
+from swarm.agents import draft
 from swarm.agents.tpe import Observation, Proposal, Tuner, informative
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
@@ -56,9 +56,9 @@ def run(
         board.refresh()
         _check_baseline(device_class)
         tuner.learn(history.news(device_class.entries))
-        base, before = _read(file), _incumbent(device_class)
+        base, before = draft.read(file), _incumbent(device_class)
         proposal = tuner.propose(base, scale, tried)
-        if _read(file) != base:
+        if draft.read(file) != base:
             continue  # the worktree was moved onto another incumbent meanwhile
         say(f"trying  {proposal.description} …")
         try:
@@ -136,33 +136,13 @@ def _submitted(
     submit: Callable[[str, str], Mapping[str, Any]],
 ) -> Mapping[str, Any]:
     """Put the proposal into the worktree and submit it; when it is refused, take it back."""
-    _write(file, proposal.source)
+    draft.write(file, proposal.source)
     try:
         return submit(proposal.source, proposal.description)
     except Refused:
-        if _read(file) == proposal.source:
-            _write(file, base)
+        if draft.read(file) == proposal.source:
+            draft.write(file, base)
         raise
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_bytes().decode()  # text mode would change the line ends
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"cannot read {file}: {error}", "swarm recover restores it") from error
-
-
-def _write(file: Path, source: str) -> None:
-    """Replace the file at once: whoever reads it sees the old text or the new one."""
-    draft = file.parent / ".swarm" / f"draft.{os.getpid()}"  # the folder git does not see
-    try:
-        draft.parent.mkdir(exist_ok=True)
-        draft.write_bytes(source.encode())
-        draft.chmod(file.stat().st_mode & 0o777)
-        draft.replace(file)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise SwarmError(f"cannot write {file}: {error.strerror}", "free some space") from error
 
 
 def _seed(tag: str, worker: str, experiments: int) -> int:
