@@ -144,7 +144,7 @@ class _Message:
             self._count(event["message"].get("usage"))
         elif kind == "content_block_start":
             self._blocks.append(dict(event["content_block"]))
-            return str(self._blocks[-1].get("text") or "")
+            return "\n" if len(self._blocks) > 1 else ""
         elif kind == "content_block_delta":
             return self._grow(int(event["index"]), event["delta"])
         elif kind == "message_delta":

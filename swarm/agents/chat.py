@@ -46,12 +46,14 @@ class Call:
     @classmethod
     def parsed(cls, id: str, name: str, arguments: object) -> Call:  # noqa: A002
         """Take arguments as they came: JSON text, or an object from servers that parse it."""
-        value = arguments or {}  # of a tool without parameters some models send nothing at all
-        if isinstance(value, str):
+        value = arguments
+        if isinstance(value, str) and value:
             try:
                 value = json.loads(value)
             except ValueError as error:
                 return cls(id, name, {}, one_line(f"the arguments are not valid JSON: {error}"))
+        if value is None or value == "":  # what some models send for a tool without parameters
+            value = {}
         if not isinstance(value, dict):
             return cls(id, name, {}, "the arguments are not a JSON object")
         return cls(id, name, value)

@@ -28,7 +28,7 @@ from swarm.agents.responses import paid
 Fields = dict[str, Any]
 
 OPTIONAL: Mapping[str, str] = {"stream_options": "stream_options"}
-"""Parameters to do without where the server does not know them, which it says in these words."""
+"""Parameters to do without where the server does not know them: it names them, or says this."""
 
 _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 """Thinking, under the names servers give it; it goes back under the name it came with."""
@@ -103,9 +103,11 @@ class Message:
         for choice in chunk.get("choices") or []:
             delta = choice.get("delta") or {}
             self._finish = choice.get("finish_reason") or self._finish
-            self._text += delta.get("content") or ""
+            thought, text = self._think(delta), delta.get("content") or ""
+            begins = bool(text and self._thoughts and not self._text)
+            self._text += text
             self._refusal += delta.get("refusal") or ""
-            shown += self._think(delta) + (delta.get("content") or delta.get("refusal") or "")
+            shown += thought + "\n" * begins + (text or delta.get("refusal") or "")
             for piece in delta.get("tool_calls") or []:
                 self._add(piece)
         return shown

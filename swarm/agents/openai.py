@@ -105,7 +105,7 @@ class _OpenAI:
     def _pieces(self, request: dict[str, Any], message: _Message) -> Generator[str]:
         with self._translated(), self._open(request) as stream:
             for event in stream:
-                if piece := message.take(event.to_dict(warnings=False)):
+                if piece := message.take(event.to_dict(exclude_none=True, warnings=False)):
                     yield piece
 
     def _open(self, request: dict[str, Any]) -> openai.Stream[Any]:
@@ -121,7 +121,11 @@ class _OpenAI:
                 return create(**known, stream=True)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 said = f"{error.message} {error.body}"
-                refused = {name for name, word in self._optional.items() if word in said}
+                refused = {
+                    name
+                    for name, word in self._optional.items()
+                    if word in said or f"'{name}'" in said
+                }
                 if not refused - self._unknown:
                     raise
                 self._unknown |= refused

@@ -25,7 +25,7 @@ from swarm.agents.failures import Complaint, failure
 Item = dict[str, Any]
 
 OPTIONAL: Mapping[str, str] = {"include": "encrypted", "prompt_cache_key": "prompt_cache_key"}
-"""Parameters to do without where the server does not know them, which it says in these words."""
+"""Parameters to do without where the server does not know them: it names them, or says this."""
 
 _SHOWN = {
     "response.output_text.delta",
@@ -94,6 +94,8 @@ class Message:
         kind = event.get("type")
         if kind in _SHOWN:
             return str(event["delta"])
+        if kind == "response.output_item.added":
+            return "\n" if self._items else ""
         if kind == "response.output_item.done":
             self._items.append(event["item"])
         elif kind in ("response.completed", "response.incomplete"):
