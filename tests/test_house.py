@@ -25,7 +25,7 @@ FLOORS = (
     {"reception"},
     {"verify"},
     {"experiment", "merge", "door", "views"},
-    {"launchers", "pollinate", "panes", "tmux"},
+    {"launchers", "pollinate", "panes", "tmux", "terminal"},
     {"pristine", "novelty"},
     {"sweep"},
     {"simulate"},
