@@ -259,13 +259,17 @@ def test_a_session_of_codex_may_begin_in_a_folder_of_the_worktree(
 def test_a_file_that_shrank_or_went_is_not_counted_again(
     kind: str, home: Path, worktree: Path
 ) -> None:
-    transcripts = look(kind, home, worktree)
-    text = text_of(kind, worktree)
-    path = write(place_of(kind, home, worktree), text)
-    assert transcripts.news() == TOLD[kind]
-    write(path, text[: len(text) // 2])
+    lines = text_of(kind, worktree).splitlines(keepends=True)
+    transcripts, path = look(kind, home, worktree), place_of(kind, home, worktree)
+    last = max(n for n, line in enumerate(lines) if '"usage":{' in line or '"tokens":{' in line)
+    write(path, "".join(lines[:last]) + lines[0] * 20)
+    before = transcripts.news()
+    write(path, "".join(lines[:last]))
     assert transcripts.news() == []
+    write(path, "".join(lines))
+    assert total(before + transcripts.news()) == total(TOLD[kind])
     path.unlink()
+    path.symlink_to("gone")
     assert transcripts.news() == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class Transcripts:
                 calls, tokens = self._spent.get(call.model, (0, Tokens()))
                 self._spent[call.model] = calls + (known == Tokens()), tokens.plus(new)
         spent, self._spent = sorted(self._spent.items()), {}
-        return [Spent(model, calls, *astuple(tokens)) for model, (calls, tokens) in spent]
+        return [Spent(model, calls, *tokens) for model, (calls, tokens) in spent]
 
     def _calls(self) -> Iterator[Call]:
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 
@@ -13,8 +13,7 @@ When = Annotated[datetime, msgspec.Meta(tz=True)]
 Count = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Tokens as they are billed: input that no cache knew, read from one, written to one, output.
 
     `hour` of the `written` are kept for an hour, which costs more.
@@ -27,11 +26,11 @@ class Tokens:
     hour: int = 0
 
     def plus(self, other: Tokens) -> Tokens:
-        return Tokens(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Tokens(*(a + b for a, b in zip(self, other, strict=True)))
 
     def beyond(self, known: Tokens) -> Tokens:
         """What is here and not in `known`; never less than nothing."""
-        return Tokens(*(max(0, a - b) for a, b in zip(astuple(self), astuple(known), strict=True)))
+        return Tokens(*(max(0, a - b) for a, b in zip(self, known, strict=True)))
 
 
 @dataclass(frozen=True)
