@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from swarm.agents.clis import Cli, Dialog, pattern
@@ -32,7 +32,7 @@ class Sight:
 
     `keys` is what a dialog wants next, `draft` what stands unsent in the prompt box (`None` where
     there is no box), `reset` what a usage limit says of its end. `took` tells that the screen shows
-    a message that was sent.
+    a message that was sent; `above` is all that stands above the prompt box.
     """
 
     kind: Kind
@@ -41,6 +41,7 @@ class Sight:
     draft: str | None = None
     reset: str = ""
     took: bool = False
+    above: str = field(default="", repr=False)
 
 
 def recognise(cli: Cli, text: str) -> Sight:
@@ -54,6 +55,11 @@ def recognise(cli: Cli, text: str) -> Sight:
     options = _options(plain)
     if box and options and options[0].start() <= box.end() <= options[-1].end():
         box = None  # the cursor of a menu
+    sight = _sight(cli, plain, box, options)
+    return replace(sight, above=plain[: box.start()] if box else plain)
+
+
+def _sight(cli: Cli, plain: str, box: re.Match[str] | None, options: list[re.Match[str]]) -> Sight:
     start = box.start() if box else len(plain)
     draft = None if box is None else _draft(cli, box)
     echo = _last(cli.echo, plain[:start])
