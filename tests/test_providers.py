@@ -48,6 +48,13 @@ OPENAI = WIRES[1:]
 wires = pytest.mark.parametrize("wire", WIRES)
 
 
+@pytest.fixture(autouse=True)
+def no_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is encrypted, and to read the system's list takes longer than a test."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+
+
 def provider(wire: str, server: Server, silent_seconds: float = 20.0, key: str = KEY) -> Provider:
     if wire == "anthropic":
         return anthropic.make("claude-x", server.url_anthropic, key, silent_seconds)
@@ -440,14 +447,14 @@ def test_when_to_ask_again(headers: dict[str, str], seconds: float | None) -> No
     assert failures.retry_after(headers, NOW) == seconds
 
 
-@given(st.text() | st.dates().map(str) | st.datetimes().map(lambda at: at.strftime("%a, %d %b %Y")))
+@given(st.text(alphabet="0123456789 -+:.,eEiInNfFaATZGM\n²", max_size=40))
 def test_no_header_is_too_odd(value: str) -> None:
     for name in ("retry-after-ms", "retry-after", "anthropic-ratelimit-x-reset"):
         seconds = failures.retry_after({name: value}, NOW)
         assert seconds is None or (seconds >= 0 and math.isfinite(seconds))
 
 
-@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists))
+@given(st.text(alphabet='{}[]":,\\ a0-NnulE', max_size=30) | st.none() | st.lists(st.integers()))
 def test_no_arguments_are_too_odd(arguments: object) -> None:
     call = Call.parsed("1", "read", arguments)
     assert call.arguments == {} or not call.problem
