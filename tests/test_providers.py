@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -191,6 +190,31 @@ def test_what_a_refusal_means(
     assert "\n" not in str(error) and len(str(error)) <= 300
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (404, {"error": "model 'x' not found, try pulling it first"}, Rejected),  # Ollama
+        (400, {"object": "error", "message": "The decoder prompt (length 9000) is longer than the"
+               " maximum model length of 4096.", "type": "BadRequestError", "code": 400}, TooLong),
+        (400, {"error": {"code": 400, "type": "exceed_context_size_error", "message":
+               "the request exceeds the available context size"}}, TooLong),  # llama.cpp
+        (200, {"message": "Provider returned error", "code": 502}, Busy),  # OpenRouter, midway
+        (200, {"message": "Insufficient credits", "code": 402}, OutOfQuota),
+        (400, {"type": "error", "error": {"type": "invalid_request_error", "message":
+               "input length and `max_tokens` exceed context limit: 199000 + 32000"}}, TooLong),
+        (400, {"detail": [{"msg": "field required"}]}, BadRequest),
+        (400, ["?"], BadRequest),
+        (502, "<html>Bad Gateway</html>", Busy),
+        (200, None, Busy),
+    ],
+)  # fmt: skip
+def test_what_other_servers_say(status: int, body: object, expected: type[ProviderError]) -> None:
+    complaint = failures.Complaint.of(status, body, "as text", {})
+    error = failures.failure("openai", complaint, 0.0)
+    assert type(error) is expected
+    assert str(error).startswith("openai: ")
+
+
 def test_limits_of_one_provider_only() -> None:
     spent = Step(status=429, kind="rate_limit_error", code="x", message="monthly usage threshold")
     assert type(fails("anthropic", [spent])) is Busy
@@ -217,13 +241,18 @@ def test_silence_ends(wire: str, fault: str) -> None:
     assert type(fails(wire, [Step("I look at it.", fault=fault)], silent_seconds=0.2)) is Busy
 
 
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://x/v1", "http://", "http://x:y/"])
+def test_a_base_url_that_is_none_is_refused_at_once(url: str) -> None:
+    for make in (anthropic.make, openai.make):
+        with pytest.raises(Rejected, match="no URL"):
+            make("m", url, KEY)
+
+
 @wires
 def test_nobody_listens(wire: str) -> None:
-    with serve([]) as server, socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        server.url_anthropic = server.url_openai = f"http://127.0.0.1:{port}"
+    with serve([]) as server:  # its port is nobody's afterwards
         model = provider(wire, server)
-    with pytest.raises(Busy):
+    with pytest.raises(Busy, match="refused"):
         ask(model)
 
 
@@ -289,7 +318,7 @@ def test_a_filtered_reply_is_a_refusal(wire: str) -> None:
 
 @pytest.mark.parametrize(
     ("word", "stop"),
-    [("model_context_window_exceeded", "length"), ("pause_turn", "end"), ("stop_sequence", "end")],
+    [("model_context_window_exceeded", "length"), ("pause_turn", "end"), ("tool_use", "end")],
 )
 def test_claude_stops_for_other_reasons(word: str, stop: str) -> None:
     with serve([Step("so far", stop=word), Step("on")]) as server:
@@ -297,6 +326,11 @@ def test_claude_stops_for_other_reasons(word: str, stop: str) -> None:
         reply = ask(model)
         assert reply.stop == stop
         assert ask(model, [Said("go"), Replied(reply), Said("go on")]).text == "on"
+
+
+def test_calls_are_calls_whatever_the_reply_says_it_ended_for() -> None:
+    with serve([Step("so far", (("run", {}),), stop="end_turn")]) as server:
+        assert ask(provider("anthropic", server)).stop == "calls"
 
 
 @pytest.mark.parametrize("style", ["whole", "object"])
