@@ -76,6 +76,8 @@ def failure(name: str, complaint: Complaint, now: float) -> ProviderError:
         return OutOfQuota(message, "add credit or raise the limit in the account", wait)
     if status == 413 or (status < 500 and _TOO_LONG.search(said)):
         return TooLong(message)
+    if status == 404 and "item with id" in said:  # a reply's part that OpenAI did not keep
+        return BadRequest(message)
     if status in (401, 403, 404) or (status <= 400 and _REFUSED.search(label)):
         return Rejected(message, "check the key, the model's name and the base URL")
     if status in _PASSING or status >= 500:
