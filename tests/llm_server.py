@@ -166,7 +166,7 @@ def first(pair: tuple[str, str]) -> str:
 def serve(script: Script, unknown: Iterable[str] = ()) -> Iterator[Server]:
     """Serve until the end of the block; parameters named in `unknown` are refused."""
     server = Server(script, unknown)
-    thread = threading.Thread(target=server.http.serve_forever, args=(0.02,))
+    thread = threading.Thread(target=server.http.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield server

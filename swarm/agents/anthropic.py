@@ -26,6 +26,7 @@ from swarm.agents.chat import (
 from swarm.agents.failures import (
     UNREADABLE,
     Complaint,
+    address,
     failure,
     silence,
     unreachable,
@@ -51,7 +52,6 @@ CONNECT_SECONDS, SILENT_SECONDS = 10.0, 300.0
 """A stream is never silent for long: the server sends pings."""
 
 _STOPS: dict[str, Stop] = {
-    "tool_use": "calls",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
@@ -75,7 +75,7 @@ class _Anthropic:
         silence()
         self.model = model
         self._key = key
-        url = (base_url or URL).rstrip("/").removesuffix("/v1")
+        url = address(base_url or URL).removesuffix("/v1")
         self._client = anthropic.Anthropic(
             api_key=key,
             base_url=url,
@@ -106,7 +106,8 @@ class _Anthropic:
         with closing(self._pieces(request, message)) as pieces:
             for piece in pieces:
                 show(piece)
-        return message.reply()
+        with self._translated():
+            return message.reply()
 
     def _pieces(self, request: dict[str, Any], message: _Message) -> Generator[str]:
         with self._translated(), self._client.messages.create(**request, stream=True) as stream:
@@ -176,7 +177,7 @@ class _Message:
     def reply(self) -> Reply:
         if not self._complete:
             raise Busy(f"{NAME}: the reply broke off")
-        stop = _STOPS.get(self._stop, "end")
+        stop: Stop = _STOPS.get(self._stop, "end")
         calls = []
         for index, block in enumerate(self._blocks):
             if block.get("type") != "tool_use":
@@ -187,6 +188,8 @@ class _Message:
                 call = replace(call, arguments={}, problem=CUT_OFF)
             block["input"] = call.arguments
             calls.append(call)
+        if calls and stop == "end":
+            stop = "calls"
         text = "".join(block["text"] for block in self._blocks if block.get("type") == "text")
         if stop == "refusal" and self._explanation:
             text = f"{text}\n{self._explanation}".strip()

@@ -116,7 +116,8 @@ class Message:
         """Keep the thinking; returns its text once, however many names it came under."""
         texts = []
         for name in _THOUGHTS:
-            if value := delta.get(name):
+            value = delta.get(name)
+            if value and isinstance(value, str | list):
                 self._thoughts[name] = self._thoughts.get(name, type(value)()) + value
                 texts += [value] if isinstance(value, str) else []
         return texts[0] if texts else ""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 from swarm.agents.chat import (
     BadRequest,
@@ -28,8 +29,8 @@ _QUOTA = re.compile(
     r"insufficient_quota|billing|spend_limit_reached|quota_exceeded|credit balance is too low"
 )
 _TOO_LONG = re.compile(
-    r"prompt is too long|context[_ -]?(length|window|size)|maximum model length"
-    r"|request_too_large|request too large|input is too long|string_above_max_length"
+    r"(prompt|input) is too long|context[_ -]?(length|window|size|limit)|request[_ ]too[_ ]large"
+    r"|maximum (model|prompt) length|exceeds the maximum number of|string_above_max_length"
 )
 _REFUSED = re.compile(r"authentication|permission|not_found|invalid_api_key|deactivated")
 _FAULTY = re.compile(r"invalid_request|invalid_prompt|policy")
@@ -54,10 +55,11 @@ class Complaint:
         """Read an error's JSON, with or without the envelope `{"error": …}`; else take the text."""
         error = body.get("error", body) if isinstance(body, dict) else body
         if not isinstance(error, dict):
-            return cls(status, text, headers=headers)
+            plain = isinstance(error, str) and isinstance(body, dict)  # as Ollama says it
+            return cls(status, str(error) if plain else text, headers=headers)
         details = error.get("details")
         code = error.get("code") or (details.get("error_code") if isinstance(details, dict) else "")
-        if isinstance(code, int):  # OpenRouter tells the status of the server behind it so
+        if isinstance(code, int) and 400 <= code < 600:  # OpenRouter: of the server behind it
             status, code = code, ""
         message = str(error.get("message") or text)
         return cls(status, message, str(error.get("type") or ""), str(code or ""), headers)
@@ -74,6 +76,8 @@ def failure(name: str, complaint: Complaint, now: float) -> ProviderError:
         return OutOfQuota(message, "add credit or raise the limit in the account", wait)
     if status == 413 or (status < 500 and _TOO_LONG.search(said)):
         return TooLong(message)
+    if status == 404 and "item with id" in said:  # a reply's part that OpenAI did not keep
+        return BadRequest(message)
     if status in (401, 403, 404) or (status <= 400 and _REFUSED.search(label)):
         return Rejected(message, "check the key, the model's name and the base URL")
     if status in _PASSING or status >= 500:
@@ -84,8 +88,9 @@ def failure(name: str, complaint: Complaint, now: float) -> ProviderError:
 
 
 def unreachable(name: str, error: Exception) -> Busy:
-    """No answer, or one that broke off or cannot be read."""
-    return Busy(f"{name}: {type(error).__name__}: {error}" if str(error) else f"{name}: {error!r}")
+    """No answer, or one that broke off or cannot be read; the SDKs hide why in the cause."""
+    why = error.__cause__ or error
+    return Busy(f"{name}: {type(why).__name__}: {why}" if str(why) else f"{name}: {why!r}")
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -143,6 +148,18 @@ def usable(key: str, base_url: str | None) -> str:
             "copy it anew from the provider's console",
         )
     return key
+
+
+def address(base_url: str) -> str:
+    """The base URL without a slash at its end. Raises `Rejected` where it is none."""
+    try:
+        parts = urlsplit(base_url)
+        proper = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        proper = False
+    if not proper:
+        raise Rejected(f"no URL: {base_url}", "it looks like http://localhost:8000/v1")
+    return base_url.rstrip("/")
 
 
 def without(key: str, text: str) -> str:

@@ -13,6 +13,7 @@ from swarm.agents.chat import Provider, Reply, Tool, Turn
 from swarm.agents.failures import (
     UNREADABLE,
     Complaint,
+    address,
     failure,
     silence,
     unreachable,
@@ -51,7 +52,7 @@ def make(
     """
     return _OpenAI(
         model,
-        (base_url or URL).rstrip("/"),
+        address(base_url or URL),
         usable(key, base_url),
         wire or ("chat" if base_url and "//api.openai.com/" not in f"{base_url}/" else "responses"),
         silent_seconds,
@@ -100,12 +101,14 @@ class _OpenAI:
         with closing(self._pieces(request, message)) as pieces:
             for piece in pieces:
                 show(piece)
-        return message.reply()
+        with self._translated():
+            return message.reply()
 
     def _pieces(self, request: dict[str, Any], message: _Message) -> Generator[str]:
+        bare = self._wire == "responses"  # where items are sent back, and null is not accepted
         with self._translated(), self._open(request) as stream:
             for event in stream:
-                if piece := message.take(event.to_dict(exclude_none=True, warnings=False)):
+                if piece := message.take(event.to_dict(exclude_none=bare, warnings=False)):
                     yield piece
 
     def _open(self, request: dict[str, Any]) -> openai.Stream[Any]:
