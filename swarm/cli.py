@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeAlias
 
 from swarm import __version__, config
+from swarm.arguments import count, duration, list_of, positive
 from swarm.errors import INTERRUPTED, USAGE, SwarmError
 
 _READING, _RUNNING, _SIMULATING, _WORKING = (
     f"swarm.commands.{name}" for name in ("reading", "running", "simulating", "working")
 )
-_DURATION = {"s": 1, "m": 60, "h": 3600}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -126,7 +126,7 @@ def _add_running(verbs: Parsers) -> None:
         "measure the noise: run the incumbent again, on whichever devices are free first",
         "swarm noise --replicates 5 --wait",
     )  # fmt: skip
-    noise.add_argument("--replicates", type=_count, default=5, metavar="N", help="default 5")
+    noise.add_argument("--replicates", type=count, default=5, metavar="N", help="default 5")
     noise.add_argument("--wait", action="store_true", help="until they have ended")
     clean = _add(
         verbs, "clean", f"{_RUNNING}:clean",
@@ -142,32 +142,52 @@ def _add_spawn(verbs: Parsers) -> None:
         "start a swarm: one agent per device, each with its worktree and pane",
         "swarm spawn --agents 8 --max-hours 10",
     )  # fmt: skip
-    spawn.add_argument("--agents", type=_count, metavar="N", help="how many; default: all GPUs")
+    spawn.add_argument("--agents", type=count, metavar="N", help="how many; default: all GPUs")
     spawn.add_argument(
         "--agent", action="append", metavar="KIND[:MODEL][=COUNT],…",
-        help="tuner (default), or cmd:'any shell command'; may be repeated",
+        help="tuner (default), anthropic, openai, claude, codex, gemini, opencode, aider, or"
+        " cmd:'any shell command'; may be repeated",
     )  # fmt: skip
     spawn.add_argument(
         "--devices", metavar="0,1,…|cpu", help="default: the first free GPUs, or CPU"
     )
     spawn.add_argument("--oversubscribe", action="store_true", help="more CPU workers than cores")
     budget = spawn.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=_positive, help="of one trial (default 5)")
-    budget.add_argument("--seconds", type=_positive, help="of one trial, instead of minutes")
-    spawn.add_argument("--trial-timeout", type=_positive, metavar="SECONDS", help="for all of it")
+    budget.add_argument("--minutes", type=positive, help="of one trial (default 5)")
+    budget.add_argument("--seconds", type=positive, help="of one trial, instead of minutes")
+    spawn.add_argument("--trial-timeout", type=positive, metavar="SECONDS", help="for all of it")
     spawn.add_argument("--scale", choices=("full", "small"), help="default: small on CPU")
     spawn.add_argument("--dataset", help="climbmix, builtin or a folder; default: the prepared one")
+    spawn.add_argument("--max-experiments", type=count, metavar="M", help="of all workers together")
+    spawn.add_argument("--max-hours", type=positive, metavar="H")
     spawn.add_argument(
-        "--max-experiments", type=_count, metavar="M", help="of all workers together"
+        "--max-usd", type=positive, metavar="D", help="for models and devices together"
     )
-    spawn.add_argument("--max-hours", type=_positive, metavar="H")
+    spawn.add_argument(
+        "--device-hour-usd",
+        type=positive,
+        metavar="D",
+        help="what a device costs in an hour",
+    )
+    spawn.add_argument(
+        "--directions", metavar="A,B,…|none",
+        help="what workers look into: names from program.md, or words of your own",
+    )  # fmt: skip
+    spawn.add_argument(
+        "--islands", type=count, metavar="K",
+        help="groups of workers that build on what they found themselves, and seldom mix",
+    )  # fmt: skip
+    spawn.add_argument(
+        "--pass-env", action="append", default=[], metavar="NAME",
+        help="also give this variable to agents that are no part of swarm, though it looks secret",
+    )  # fmt: skip
     spawn.add_argument(
         "--policy", choices=("probable", "greedy", "strict"),
         help="what the search builds on: what is probably better (default), whatever scored lower,"
         " or only what replicates confirmed",
     )  # fmt: skip
     spawn.add_argument(
-        "--sync-every", type=_duration, metavar="30m",
+        "--sync-every", type=duration, metavar="30m",
         help="carry the incumbent into idle worktrees this often (30m, 90s, 1h)",
     )  # fmt: skip
     spawn.add_argument("--no-tmux", action="store_true", help="background processes with logs")
@@ -181,7 +201,7 @@ def _add_reading(verbs: Parsers) -> None:
     board = _add(
         verbs, "board", f"{_READING}:board", "the leaderboard, best first", "swarm board --top 20"
     )
-    board.add_argument("--top", type=_count, metavar="K")
+    board.add_argument("--top", type=count, metavar="K")
     board.add_argument("--device-class", metavar="C")
     board.add_argument(
         "--held-out", action="store_true", help="with scores on text that no trial is judged by"
@@ -225,17 +245,17 @@ def _add_simulating(verbs: Parsers) -> None:
     )  # fmt: skip
     for name, kind, default, text in (
         ("--policy", str, "probable,greedy,strict", "policies to compare"),
-        ("--sigma", _positive, "5e-4", "SDs of a trial's val_bpb"),
-        ("--workers", _count, "8", "numbers of workers"),
+        ("--sigma", positive, "5e-4", "SDs of a trial's val_bpb"),
+        ("--workers", count, "8", "numbers of workers"),
     ):
         simulate.add_argument(
-            name, type=_list_of(kind), default=default, metavar="A,B,…",
+            name, type=list_of(kind), default=default, metavar="A,B,…",
             help=f"{text} (default {default})",
         )  # fmt: skip
-    simulate.add_argument("--hours", type=_positive, default=8.8, help="a night (default 8.8)")
-    simulate.add_argument("--swarms", type=_count, default=40, help="of each kind (default 40)")
+    simulate.add_argument("--hours", type=positive, default=8.8, help="a night (default 8.8)")
+    simulate.add_argument("--swarms", type=count, default=40, help="of each kind (default 40)")
     simulate.add_argument(
-        "--think", type=_positive, default=0.0, metavar="MINUTES",
+        "--think", type=positive, default=0.0, metavar="MINUTES",
         help="an agent takes from the start of a trial to its next proposal (default: none)",
     )  # fmt: skip
     simulate.add_argument("--no-idle", action="store_true", help="let waiting devices wait")
@@ -260,7 +280,7 @@ def _add_working(verbs: Parsers) -> None:
         "swarm result --wait 90",
     )  # fmt: skip
     result.add_argument("experiment", nargs="?", metavar="EXPERIMENT")
-    result.add_argument("--wait", type=_positive, metavar="SECONDS")
+    result.add_argument("--wait", type=positive, metavar="SECONDS")
     for reader in (evaluate, result):
         reader.add_argument("--json", action="store_true", help="one JSON document on stdout")
     note = _add(
@@ -268,11 +288,15 @@ def _add_working(verbs: Parsers) -> None:
         "share what was learnt with all workers", "swarm note 'warm-up does not help'",
     )  # fmt: skip
     note.add_argument("text", metavar="TEXT")
+    _add(
+        verbs, "brief", f"{_WORKING}:brief",
+        "in a worktree: what an agent should know before its next idea", "swarm brief",
+    )  # fmt: skip
     agent = _add(
         verbs, "agent", f"{_WORKING}:agent",
         "a built-in agent, as a runner starts it in a worktree", "swarm agent tuner",
     )  # fmt: skip
-    agent.add_argument("kind", choices=("tuner",))
+    agent.add_argument("spec", metavar="KIND[:MODEL]")
     runner = _add(
         verbs, "runner", f"{_WORKING}:runner",
         "a worker's process, as the supervisor starts it", "swarm runner gpu0",
@@ -291,41 +315,6 @@ def _add_completion(verbs: Parsers) -> None:
         "swarm completion bash > ~/.local/share/bash-completion/completions/swarm",
     )  # fmt: skip
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
-
-
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return value
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
-    return value
-
-
-def _list_of(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
-    """A parser of `a,b,c`, each of a kind."""
-
-    def parse(text: str) -> list[object]:
-        return [kind(part) for part in text.split(",") if part]
-
-    return parse
-
-
-def _duration(text: str) -> float:
-    """Seconds of `90s`, `30m`, `1h`, or a plain number of seconds."""
-    unit = _DURATION.get(text[-1:])
-    return _positive(text[:-1]) * unit if unit else _positive(text)
 
 
 if __name__ == "__main__":

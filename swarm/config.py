@@ -15,7 +15,7 @@ from swarm.errors import Refused, SwarmError, UsageError
 from swarm.locks import is_held
 from swarm.paths import Paths
 
-TRAINER, EVALUATOR = "train.py", "prepare.py"
+TRAINER, EVALUATOR, PROGRAM = "train.py", "prepare.py", "program.md"
 HARNESS = "swarm/harness"  # what prepare.py imports of this package
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 _PASSED_ON = (
@@ -136,6 +136,11 @@ def prices_file(environment: Mapping[str, str]) -> Path:
     """The user's own prices: `SWARM_PRICES`, or `prices.toml` in the settings folder."""
     told = environment.get("SWARM_PRICES")
     return Path(told).absolute() if told else settings_folder(environment) / "prices.toml"
+
+
+def clis_file(environment: Mapping[str, str]) -> Path:
+    """The user's own table of coding CLIs, over the built-in one: `~/.config/swarm/clis.toml`."""
+    return settings_folder(environment) / "clis.toml"
 
 
 def is_secret(name: str, value: str = "") -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import filelock
 import msgspec.structs
@@ -15,6 +15,7 @@ from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import Prints
 from swarm.job import Job
 from swarm.journal import Journal, utc_now
+from swarm.keys import Scrubber
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.mailbox import Answer, Submission
 from swarm.paths import Paths
@@ -38,6 +39,7 @@ class Bench:
     board: Leaderboard
     worktree: Worktree
     environment: Mapping[str, str]
+    scrubber: Scrubber = field(default_factory=lambda: Scrubber({}))
     _branches: tuple[str | None, str | None] = (None, None)
 
     @property
@@ -234,6 +236,8 @@ def _check(bench: Bench, submission: Submission) -> records.Claim:
         )
     if len(submission.source.encode()) > MAX_SOURCE_BYTES:
         raise Refused(f"{config.TRAINER} is larger than 1 MiB", "keep data out of it")
+    if bench.scrubber.holds(submission.source):
+        raise Refused(f"{config.TRAINER} holds an API key", "take it out; trials get none")
     others = [name for name in bench.worktree.changed_files() if name != config.TRAINER]
     if others:
         raise Refused(
@@ -250,7 +254,7 @@ def _check(bench: Bench, submission: Submission) -> records.Claim:
         commit="",
         fingerprint=new.fingerprint,
         seedless=new.seedless,
-        description=" ".join(submission.description.split())[:MAX_DESCRIPTION]
+        description=" ".join(bench.scrubber.scrub(submission.description).split())[:MAX_DESCRIPTION]
         or "(no description)",
     )
 

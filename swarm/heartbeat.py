@@ -16,13 +16,16 @@ Doing = Literal["training", "thinking", "paused", "parked"]
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """Written when it changes. `since` is the Unix time when `state` began."""
+    """Written when it changes. `since` is the Unix time when `state` began, `agent` what the agent
+    does meanwhile, in a word.
+    """
 
     pid: int
     state: Doing
     reason: str
     since: float
     pane: str | None = None
+    agent: str = ""
     agent_pid: int | None = None
     trial: str | None = None
 

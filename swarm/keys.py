@@ -47,6 +47,10 @@ class Keys:
         found = {n: self.get(n) for n in names if any(fnmatchcase(n, p) for p in wanted)}
         return {name: value for name, value in found.items() if value is not None}
 
+    def secrets(self, patterns: Iterable[str]) -> dict[str, str]:
+        """Those of them that are secret: a region or an address is not."""
+        return {n: v for n, v in self.matching(patterns).items() if config.is_secret(n, v)}
+
     def found(self) -> list[tuple[str, str]]:
         """The names of the keys for models and where each is from; never a value."""
         here = [
@@ -102,6 +106,10 @@ class Scrubber:
         """`secrets` are values by name; those shorter than 8 characters are left alone."""
         long = [(v, f"[{n}]") for n, v in secrets.items() if len(v) >= _SHORTEST_SECRET]
         self._known = sorted(long, key=lambda pair: len(pair[0]), reverse=True)
+
+    def holds(self, text: str) -> bool:
+        """Whether one of the known secrets is in `text`."""
+        return any(value in text for value, _ in self._known)
 
     def scrub(self, text: str) -> str:
         """`text` with `[NAME]` for each known secret, and `[key]` for whatever looks like one."""

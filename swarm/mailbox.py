@@ -122,15 +122,19 @@ class Mailbox:
 
     def requests(self) -> list[Request | Answer]:
         """The requests that wait, oldest first; an unreadable one comes as its refusal."""
+        found = self.waiting()
+        found.sort(key=lambda entry: entry.stat().st_mtime_ns)
+        return [_decode(Path(entry.path)) for entry in found]
+
+    def waiting(self) -> list[os.DirEntry[str]]:
+        """The files of requests, in no order."""
         if not self._requests.is_dir():  # somebody is cleaning up in there
             return []
-        found = [
+        return [
             entry
             for entry in os.scandir(self._requests)
             if entry.name.endswith(".json") and entry.is_file()
         ]
-        found.sort(key=lambda entry: entry.stat().st_mtime_ns)
-        return [_decode(Path(entry.path)) for entry in found]
 
     def said(self, pid: int | None) -> Saying | None:
         """What the agent process `pid` last said of itself; only a view, so a torn one is none."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarm import agents, config, devices, records, summary
+from swarm import agents, config, devices, directions, records, summary
 from swarm.errors import Refused, SwarmError, UsageError
 from swarm.panes import tmux_available
+from swarm.prices import Prices
 
 DEFAULT_SECONDS = 300.0
 DEFAULT_SYNC_SECONDS = 1800.0
@@ -37,6 +38,11 @@ class Order:
     sync_every: float | None = None
     max_experiments: int | None = None
     max_hours: float | None = None
+    max_usd: float | None = None
+    device_hour_usd: float | None = None
+    directions: str | None = None
+    islands: int | None = None
+    pass_env: list[str] = field(default_factory=list)
     tmux: bool | None = None
 
 
@@ -47,7 +53,7 @@ def choose_slots(
     options = order.agent or ["tuner"]
     wanted = order.agents
     if wanted is None and order.agent and (order.devices is None or order.devices == "cpu"):
-        wanted = len(agents.assign(options, None))
+        wanted = len(agents.assign(options, None, environment))
     if wanted is not None and wanted < 1:
         raise UsageError(f"--agents {wanted} makes no swarm", "--agents 2")
     slots = devices.choose(wanted, order.devices, order.oversubscribe, environment)
@@ -55,7 +61,7 @@ def choose_slots(
         say("agent: tuner, the built-in offline one (choose with --agent)")
     if order.devices is None and slots[0].kind == "cpu":
         say(f"devices: no GPU found, so {len(slots)} CPU worker(s) (choose with --devices)")
-    return slots, agents.assign(options, len(slots))
+    return slots, agents.assign(options, len(slots), environment)
 
 
 def choose_settings(
@@ -95,8 +101,40 @@ def choose_settings(
         sync_every=order.sync_every or (stored.sync_every if stored else DEFAULT_SYNC_SECONDS),
         max_experiments=order.max_experiments,
         max_hours=order.max_hours,
+        max_usd=order.max_usd,
+        device_hour_usd=order.device_hour_usd or (stored.device_hour_usd if stored else None),
+        directions=_directions(root, order, stored),
+        islands=order.islands or (stored.islands if stored else 1),
+        pass_env=tuple(order.pass_env) or (stored.pass_env if stored else ()),
         tmux=tmux,
     )
+
+
+def check_agents(
+    specs: Sequence[str], order: Order, environment: Mapping[str, str], say: Say
+) -> None:
+    """Raise `SwarmError` for an agent that could not start, or a limit that could not hold."""
+    prices = Prices.load(config.prices_file(environment))
+    for spec in dict.fromkeys(specs):
+        agent = agents.build(spec, environment, order.pass_env)
+        agent.check(environment)
+        if order.max_usd is None or agent.asks is None:
+            continue
+        if not agent.asks:
+            say(f"--max-usd: what {spec} uses is not known everywhere, and may not be counted")
+        elif prices.of(agent.asks) is None:
+            raise Refused(
+                f"--max-usd cannot hold: the price of {agent.asks} is not known",
+                f"write it into {config.prices_file(environment)}; 0 is a price too",
+            )
+
+
+def _directions(root: Path, order: Order, stored: records.Config | None) -> tuple[str, ...]:
+    if order.directions is None and stored:
+        return stored.directions
+    program = root / config.PROGRAM
+    text = program.read_text(errors="replace") if program.is_file() else ""
+    return directions.choose(order.directions, text)
 
 
 def _policy(order: Order, stored: records.Config | None) -> str:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 
 from swarm import experiment, pollinate, records
+from swarm.bookkeeper import Bookkeeper
 from swarm.config import Desk
 from swarm.errors import DiskFull, Refused, SwarmError
 from swarm.experiment import Bench
-from swarm.mailbox import Answer, Mailbox, NoteRequest, Request, Submission, SyncRequest
+from swarm.mailbox import (
+    Answer,
+    Mailbox,
+    NoteRequest,
+    Request,
+    SpendRequest,
+    Submission,
+    SyncRequest,
+)
 
 QUEUE_DEPTH = 1
 """So many experiments may wait beside the one that trains."""
@@ -17,8 +26,8 @@ QUEUE_DEPTH = 1
 class Reception:
     """Turns requests in the mailbox into experiments, notes and moves, and answers each of them."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, bench: Bench, books: Bookkeeper) -> None:
+        self.bench, self.books = bench, books
         self.mailbox = Mailbox(bench.worktree.folder)
         self.doorbell = -1
         self._unanswered: dict[str, str] = {}
@@ -38,6 +47,10 @@ class Reception:
         paths = self.bench.paths
         self.mailbox.create(Desk(str(paths.root), paths.tag, self.bench.worker))
         self.doorbell = self.mailbox.open_doorbell()
+
+    def is_asked(self) -> bool:
+        """Whether a request waits."""
+        return bool(self.mailbox.waiting())
 
     def take_all(self) -> int:
         """Handle every request that waits; return how many new experiments there are.
@@ -95,14 +108,22 @@ class Reception:
                 self._take_submission(request)
             case NoteRequest():
                 if request.id not in self.bench.board.requests:
+                    text = self.bench.scrubber.scrub(request.text)
                     self.bench.journal.append(
-                        records.Note(
-                            worker=self.bench.worker, text=request.text, request=request.id
-                        )
+                        records.Note(worker=self.bench.worker, text=text, request=request.id)
                     )
                 self.mailbox.answer(Answer(id=request.id, state="done"))
+            case SpendRequest():
+                self._take_spending(request)
             case SyncRequest():
                 self._take_sync(request)
+
+    def _take_spending(self, request: SpendRequest) -> None:
+        try:
+            self.books.report(request)
+        except (ValueError, OverflowError) as error:
+            raise Refused(f"that cannot have been used: {error}", "report tokens") from error
+        self.mailbox.answer(Answer(id=request.id, state="done"))
 
     def _take_submission(self, submission: Submission) -> None:
         board = self.bench.board

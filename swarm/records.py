@@ -175,8 +175,8 @@ class TrialFinished(Record, frozen=True, tag="result"):
 
 
 class AgentEvent(Record, frozen=True, tag="agent"):
-    """The agent process of a worker was started, exited, `nudged` because it did nothing, or ended
-    and not started again (`parked`), at least not before `until`.
+    """The agent process of a worker was started, exited, `nudged` because it did nothing, or does
+    nothing until `until`, where that is known, or else until a person wants it to (`parked`).
     """
 
     worker: str

@@ -16,24 +16,26 @@ from swarm import (
     agents,
     allocate,
     config,
-    devices,
     experiment,
     heartbeat,
     pollinate,
     records,
     strays,
 )
-from swarm.agents.process import AgentProcess
+from swarm.agents.kinds import Agent
+from swarm.attendant import Attendant
 from swarm.backoff import Backoff
+from swarm.bookkeeper import Bookkeeper
 from swarm.errors import DiskFull, SwarmError
 from swarm.experiment import Bench
 from swarm.heartbeat import Heartbeat
 from swarm.journal import Journal, utc_now
+from swarm.keys import Keys, Scrubber
 from swarm.launchers.local import LocalHandle, LocalLauncher
 from swarm.leaderboard import Leaderboard
 from swarm.locks import DeviceLock
-from swarm.logfile import last_words_of
 from swarm.paths import Paths
+from swarm.prices import Prices
 from swarm.reception import Reception
 from swarm.worktree import Worktree
 
@@ -65,11 +67,20 @@ class Runner:
             raise SwarmError(f"swarm {paths.tag} has no worker {worker}", "see swarm status")
         joined = self.board.workers[worker].joined
         worktree = Worktree(paths.worktree(worker), joined.branch)
-        self.bench = Bench(paths, worker, self.board.journal, self.board, worktree, environment)
-        self.reception = Reception(self.bench)
+        agent = self._agent(joined, environment)
+        scrubber = Scrubber(Keys.load(environment).secrets(agent.needs))
+        self.bench = Bench(
+            paths, worker, self.board.journal, self.board, worktree, environment, scrubber
+        )
+        prices = Prices.load(config.prices_file(environment))
+        since = self.board.workers[worker].spent_at or utc_now()
+        self.books = Bookkeeper(
+            self.bench, prices, agent.transcripts(worktree.folder, environment, since)
+        )
+        self.attendant = Attendant(self.bench, agent, clock)
+        self.reception = Reception(self.bench, self.books)
         self.device_lock = DeviceLock(config.cache_folder(environment) / "locks", joined.device)
         self.launcher: LocalLauncher
-        self.agent = self._make_agent(joined, environment)
         self.trial: LocalHandle | None = None
         self.result: records.TrialFinished | None = None
         self.last_sync = self.free_since = clock()
@@ -97,6 +108,10 @@ class Runner:
         finally:
             self._close()
 
+    def _agent(self, joined: records.Worker, environment: dict[str, str]) -> Agent:
+        assert self.board.config is not None
+        return agents.build(joined.agent, environment, self.board.config.pass_env)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.ending = self.ending or f"got {signal.Signals(number).name}"
 
@@ -116,11 +131,13 @@ class Runner:
             self._repair()
         self._collect()
         self.reception.answer_verdicts()
+        self.books.read(self.clock(), self.reception.is_asked())
         if self.reception.take_all():
-            self.agent.made_progress()
+            self.attendant.made_progress()
         self._dispatch()
         self._pollinate()
-        self._tend_agent()
+        over = self.ending or self.board.stopping or self.board.exhausted(utc_now())
+        self.attendant.tend(bool(over))
         self._say(*self._doing())
 
     def _repair(self) -> None:
@@ -146,7 +163,8 @@ class Runner:
         return bool(self.board.exhausted(utc_now())) and allocate.is_over(self.board, self.worker)
 
     def _close(self) -> None:
-        self.agent.end()
+        self.attendant.end()
+        self.books.read(self.clock(), True)
         if self.trial is not None:  # only on the way out through an error
             self.launcher.cancel(self.trial)
         if self.board.stopping or self.board.exhausted(utc_now()):
@@ -231,7 +249,7 @@ class Runner:
 
     def _is_idle(self) -> bool:
         """Whether the device waits for an agent that will take a while."""
-        if not self.agent.running:
+        if not self.attendant.running:
             return True
         grace = max(_IDLE_SECONDS, _IDLE_SHARE * self.bench.settings.seconds)
         return self.clock() - self.free_since > grace
@@ -269,40 +287,6 @@ class Runner:
     def _paused(self) -> bool:
         return self.board.workers[self.worker].paused
 
-    # ---- the agent -------------------------------------------------------------------------
-
-    def _make_agent(self, joined: records.Worker, environment: dict[str, str]) -> AgentProcess:
-        agent = agents.build(joined.agent)
-        folder = self.bench.worktree.folder
-        own = {"SWARM_WORKER": self.worker, strays.AGENT_MARK: str(folder)}
-        pinned = devices.environment(joined.device)
-        return AgentProcess(agent.argv(), agent.environment(environment) | pinned | own, folder)
-
-    def _tend_agent(self) -> None:
-        """Restart an agent that exited, with backoff; park it when it keeps failing."""
-        state = self.board.workers[self.worker]
-        over = self.ending or self.board.stopping or self.board.exhausted(utc_now())
-        code = self.agent.reap(self.clock())
-        if code is not None and not over:
-            log.info("the agent exited with code %d", code)
-            said = last_words_of(self.paths.worker_log(self.worker))
-            self._agent_event("exited", f"exit code {code}: {said}", code)
-            if self.agent.hopeless:
-                times = self.agent.fruitless_exits
-                self._agent_event("parked", f"the agent exited {times} times: {said}", code)
-        if self.agent.hopeless and not state.parked:
-            self.agent.restart_soon()  # a person resumed the worker
-        if not over and not state.parked and self.agent.start_when_due(self.clock()):
-            self._agent_event("started", f"pid {self.agent.pid}")
-
-    def _agent_event(
-        self, state: records.AgentState, reason: str, exit_code: int | None = None
-    ) -> None:
-        self.board.journal.append(
-            records.AgentEvent(worker=self.worker, state=state, reason=reason, exit_code=exit_code)
-        )
-        self.board.refresh()
-
     # ---- pollination and heartbeat ---------------------------------------------------------
 
     def _pollinate(self) -> None:
@@ -326,10 +310,8 @@ class Runner:
             return "paused", "by swarm pause"
         if self.clock() < self.backoff.until:
             return "paused", f"no trial can be started: {self.backoff.why}"
-        if state.parked:
-            return "parked", state.parked
-        waits = "proposes a change" if self.agent.running else "is started again soon"
-        return "thinking", f"the agent {waits}"
+        doing, reason = self.attendant.doing()
+        return ("parked" if doing == "parked" else "thinking"), reason
 
     def _say(self, state: heartbeat.Doing, reason: str) -> None:
         beat = Heartbeat(
@@ -338,10 +320,11 @@ class Runner:
             reason,
             round(time.time(), 3),
             pane=self.bench.environment.get("TMUX_PANE"),
-            agent_pid=self.agent.pid,
+            agent=self.attendant.doing()[0],
+            agent_pid=self.attendant.process.pid,
             trial=self.trial.job.trial if self.trial else None,
         )
         old = self.beat
-        if old is None or (old.state, old.reason, old.agent_pid) != (state, reason, beat.agent_pid):
+        if old is None or msgspec.structs.replace(old, since=beat.since) != beat:
             heartbeat.write(self.paths.heartbeat(self.worker), beat)
             self.beat = beat

@@ -21,7 +21,7 @@ from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.locks import DeviceLock, is_held
 from swarm.mailbox import Mailbox
-from swarm.order import Order, Say, choose_settings, choose_slots
+from swarm.order import Order, Say, check_agents, choose_settings, choose_slots
 from swarm.paths import Paths
 from swarm.worktree import Repository, add_worktree, open_repository
 
@@ -46,6 +46,7 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
             board.refresh()
             order = _as_before(order, board)
         slots, specs = choose_slots(order, environment, say)
+        check_agents(specs, order, environment, say)
         _check_free(slots, environment)
         root_commit = "" if again else _check_repository(repository)
         settings = choose_settings(root, order, environment, slots, board.config, say)

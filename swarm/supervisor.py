@@ -11,7 +11,7 @@ from types import FrameType
 
 import filelock
 
-from swarm import config, records, strays
+from swarm import agents, config, keys, records, strays
 from swarm.errors import GitError, Refused, SwarmError
 from swarm.experiment import Bench, reconcile
 from swarm.journal import Journal, utc_now
@@ -109,14 +109,16 @@ class Supervisor:
 
     def _stop_when_all_are_parked(self) -> None:
         workers = [self.board.workers[name] for name in self.watches]
-        if self.board.stopping or not all(worker.parked for worker in workers):
+        given_up = all(worker.parked and worker.parked_until is None for worker in workers)
+        if self.board.stopping or not given_up:
             return
         reason = f"every worker is parked: {workers[0].parked}"
         self.board.journal.append(records.Control(action="stop", reason=reason))
 
     def _has_work(self, worker: str) -> bool:
         """Whether a runner of this worker would find something to do."""
-        if self.board.workers[worker].parked:
+        state = self.board.workers[worker]
+        if state.parked and state.parked_until is None:
             return False
         if self.board.queued(worker) or not self.board.exhausted(utc_now()):
             return True
@@ -139,11 +141,18 @@ class Supervisor:
         pane = self.panes.start(
             worker,
             [config.python(), "-P", "-m", "swarm.cli", "runner", worker, "--tag", self.paths.tag],
-            self.environment,
+            self._environment_of(worker),
             self.paths.root,
             self.paths.worker_log(worker),
         )
         log.info("started the runner of %s in pane %s", worker, pane)
+
+    def _environment_of(self, worker: str) -> dict[str, str]:
+        """What a runner gets: of the secrets those that its agent needs."""
+        assert self.board.config is not None
+        passed = self.board.config.pass_env
+        agent = agents.build(self.board.workers[worker].joined.agent, self.environment, passed)
+        return keys.for_runner(self.environment, agent.needs, ())
 
     def _park(self, worker: str, watch: Watch) -> None:
         """Give up on a runner that keeps dying, until `swarm resume`."""

@@ -29,9 +29,10 @@ class WorkerState:
 
     `device_seconds` counts all its finished trials; `busy_seconds` and the times those since the
     swarm was last spawned. `bill` is what its agent has used, `open_bill` the part of that since
-    its last experiment. `direction` is the place of its direction among the swarm's, `barren`
-    counts experiments since a keep, `fresh_starts` how often it gave a direction up. `founder` is
-    the experiment that it took over from another island, `settled` its verdicts since then.
+    its last experiment, `spent_at` when that was last reported. `direction` is the place of its
+    direction among the swarm's, `barren` counts experiments since a keep, `fresh_starts` how often
+    it gave a direction up. `founder` is the experiment that it took over from another island,
+    `settled` its verdicts since then.
     """
 
     joined: records.Worker
@@ -50,6 +51,7 @@ class WorkerState:
     queue: dict[str, None] = field(default_factory=dict)
     bill: Bill = field(default_factory=Bill)
     open_bill: Bill = field(default_factory=Bill)
+    spent_at: datetime | None = None
     direction: int = 0
     barren: int = 0
     fresh_starts: int = 0
@@ -115,6 +117,7 @@ class Workforce:
         worker = self.workers[record.worker]
         worker.bill.add(record)
         worker.open_bill.add(record)
+        worker.spent_at = record.time
 
     def control(self, record: records.Control) -> None:
         """Pause, resume or move the workers that are named, or all."""

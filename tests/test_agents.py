@@ -11,8 +11,10 @@ import pytest
 from conftest import wait_for
 
 from swarm import agents
+from swarm.agents.endpoints import Endpoint
+from swarm.agents.kinds import BuiltIn, Errand
 from swarm.agents.process import BACKOFF_SECONDS, AgentProcess
-from swarm.errors import UsageError
+from swarm.errors import SwarmError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,7 @@ from swarm.errors import UsageError
 def test_specs_are_spread_over_the_workers(
     options: list[str], workers: int | None, expected: list[str]
 ) -> None:
-    assert agents.assign(options, workers) == expected
+    assert agents.assign(options, workers, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -36,18 +38,16 @@ def test_specs_are_spread_over_the_workers(
 )
 def test_specs_that_do_not_fit_are_refused(options: list[str], workers: int) -> None:
     with pytest.raises(UsageError):
-        agents.assign(options, workers)
+        agents.assign(options, workers, {})
 
 
 def test_the_tuner_gets_no_secret() -> None:
     inherited = {"PATH": "/bin", "OPENAI_API_KEY": "x", "TORCH_HUB_TOKEN": "x", "CUDA_HOME": "/c"}
-    given = agents.build("tuner").environment(inherited)
+    given = agents.build("tuner", {}).environment(inherited)
     assert given == {"PATH": "/bin", "CUDA_HOME": "/c"}
-    assert "OPENAI_API_KEY" in agents.build("cmd:x").environment({"OPENAI_API_KEY": "x"})
 
 
-def exiting(tmp_path: Path) -> AgentProcess:
-    return AgentProcess([sys.executable, "-c", "raise SystemExit(9)"], os.environ, tmp_path)
+EXITING = [sys.executable, "-c", "raise SystemExit(9)"]
 
 
 def exit_code(agent: AgentProcess, now: float) -> int | None:
@@ -63,25 +63,26 @@ def exit_code(agent: AgentProcess, now: float) -> int | None:
 
 
 def test_restarts_wait_longer_and_longer_until_it_is_hopeless(tmp_path: Path) -> None:
-    agent, now = exiting(tmp_path), 0.0
+    agent, now = AgentProcess(os.environ, tmp_path), 0.0
     for wait in BACKOFF_SECONDS:
-        assert agent.start_when_due(now)
+        assert agent.is_due(now)
+        agent.start(EXITING)
+        assert not agent.is_due(now + 99.0)
         assert exit_code(agent, now) == 9
-        assert not agent.start_when_due(now + wait - 0.01)
+        assert not agent.is_due(now + wait - 0.01)
         assert not agent.hopeless
         now += wait
-    assert agent.start_when_due(now)
+    agent.start(EXITING)
     assert exit_code(agent, now) == 9
     assert agent.hopeless
     agent.restart_soon()
     assert not agent.hopeless
-    assert agent.start_when_due(now)
-    agent.end()
+    assert agent.is_due(now)
 
 
 def test_progress_makes_earlier_exits_forgotten(tmp_path: Path) -> None:
-    agent = exiting(tmp_path)
-    assert agent.start_when_due(0.0)
+    agent = AgentProcess(os.environ, tmp_path)
+    agent.start(EXITING)
     exit_code(agent, 0.0)
     agent.made_progress()
     assert agent.fruitless_exits == 0
@@ -89,11 +90,81 @@ def test_progress_makes_earlier_exits_forgotten(tmp_path: Path) -> None:
 
 def test_ending_takes_what_it_started_along(tmp_path: Path) -> None:
     stubborn = "trap '' TERM; sleep 987 & sleep 987"
-    agent = AgentProcess(["/bin/sh", "-c", stubborn], os.environ, tmp_path)
-    agent.start_when_due(0.0)
+    agent = AgentProcess(os.environ, tmp_path)
+    agent.start(["/bin/sh", "-c", stubborn])
     assert agent.pid is not None
     parent = psutil.Process(agent.pid)
     children = wait_for(lambda: len(c := parent.children(recursive=True)) == 2 and c)
     agent.end()
     assert not parent.is_running()
     assert not any(child.is_running() for child in children)  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_started_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SwarmError, match="cannot start the agent /no/such: No such file"):
+        AgentProcess(os.environ, tmp_path).start(["/no/such"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "model", "url"),
+    [
+        ("anthropic", "anthropic", "claude-sonnet-4-5", None),
+        ("anthropic:claude-opus-4-5", "anthropic", "claude-opus-4-5", None),
+        ("openai:llama@http://localhost:8000/v1", "openai", "llama", "http://localhost:8000/v1"),
+        ("anthropic:claude@20250101", "anthropic", "claude@20250101", None),
+    ],
+)
+def test_a_spec_names_a_model_and_its_server(
+    spec: str, kind: str, model: str, url: str | None
+) -> None:
+    built = agents.build(spec, {})
+    assert isinstance(built, BuiltIn)
+    assert built.endpoint == Endpoint(kind, model, url)
+    assert built.argv(Errand("", Path(), True, False))[-1] == spec
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["openai:@http://x/v1", "openai:m@http://", "openai:m@http://me:secret@host/v1", "tuner:x",
+     "cmd:", "nobody"],
+)  # fmt: skip
+def test_specs_that_mean_nothing_are_refused(spec: str) -> None:
+    with pytest.raises(UsageError):
+        agents.build(spec, {})
+
+
+def test_each_agent_gets_the_keys_it_needs_and_no_others(tmp_path: Path) -> None:
+    file = tmp_path / ".config" / "swarm" / "keys"
+    file.parent.mkdir(parents=True)
+    file.write_text("OPENROUTER_API_KEY=sk-or-v1-333333333333\n")
+    file.chmod(0o600)
+    keys = {
+        "ANTHROPIC_API_KEY": "sk-ant-111111111111", "OPENAI_API_KEY": "sk-222222222222",
+        "GITHUB_TOKEN": "ghp_444444444444444444444444444444444444",
+    }  # fmt: skip
+    mine = {"PATH": "/bin", "HOME": str(tmp_path), "EDITOR": "vi", **keys}
+
+    def given(spec: str, *passed: str) -> set[str]:
+        found = agents.build(spec, mine, passed).environment(mine)
+        return found.keys() & {*keys, "OPENROUTER_API_KEY"}
+
+    assert given("tuner") == set()
+    assert given("anthropic") == {"ANTHROPIC_API_KEY"}
+    assert given("openai:gpt-5") == {"OPENAI_API_KEY"}
+    assert given("openai:x/y@https://openrouter.ai/api/v1") == {"OPENROUTER_API_KEY"}
+    assert given("claude") == {"ANTHROPIC_API_KEY"}
+    assert given("codex") == {"OPENAI_API_KEY"}
+    assert given("cmd:my-agent") == set()
+    assert given("cmd:my-agent", "GITHUB_TOKEN") == {"GITHUB_TOKEN"}
+    assert agents.build("cmd:x", mine).environment(mine)["EDITOR"] == "vi"
+
+
+def test_an_agent_that_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    mine = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    with pytest.raises(SwarmError, match="needs ANTHROPIC_API_KEY, which is not set"):
+        agents.build("anthropic", mine).check(mine)
+    with pytest.raises(SwarmError, match="claude is not installed") as missing:
+        agents.build("claude", mine).check(mine)
+    assert "npm install" in missing.value.hint
+    local = agents.build("openai:llama@http://127.0.0.1:8000/v1", mine)
+    local.check(mine)  # a server on this machine needs no key

@@ -3,77 +3,59 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from swarm import config
+from swarm.agents import clis, endpoints
+from swarm.agents.kinds import Agent, BuiltIn, Command, Foreign
 from swarm.errors import UsageError
 
 
-class Agent(Protocol):
-    """How to run one kind of agent."""
-
-    def argv(self) -> list[str]:
-        """The command, run in the worktree."""
-        ...
-
-    def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The environment it gets."""
-        ...
-
-
-@dataclass(frozen=True)
-class Tuner:
-    """The built-in offline tuner. It needs no secret, so it gets none."""
-
-    def argv(self) -> list[str]:
-        return [config.python(), "-P", "-m", "swarm.cli", "agent", "tuner"]
-
-    def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        kept = {name: inherited[name] for name in ("SWARM_CACHE", "NO_COLOR") if name in inherited}
-        return config.trial_environment(inherited) | kept
-
-
-@dataclass(frozen=True)
-class Command:
-    """Any shell command: `cmd:'my-agent --loop'`."""
-
-    line: str
-
-    def argv(self) -> list[str]:
-        return ["/bin/sh", "-c", self.line]
-
-    def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        return config.agent_environment(inherited)
-
-
-def _tuner(model: str) -> Agent:
+def _tuner(model: str, passed: Sequence[str]) -> Agent:
     if model:
         raise UsageError(f"the tuner has no model '{model}'", "--agent tuner")
-    return Tuner()
+    return BuiltIn("tuner")
 
 
-def _command(line: str) -> Agent:
+def _command(line: str, passed: Sequence[str]) -> Agent:
     if not line.strip():
         raise UsageError("cmd: needs a command", '--agent "cmd:my-agent --loop"')
-    return Command(line)
+    return Command(line, tuple(passed))
 
 
-KINDS: dict[str, Callable[[str], Agent]] = {"tuner": _tuner, "cmd": _command}
+def _asks(kind: str) -> Callable[[str, Sequence[str]], Agent]:
+    def build(model: str, passed: Sequence[str]) -> Agent:
+        return BuiltIn(f"{kind}:{model}" if model else kind, endpoints.parse(kind, model))
+
+    return build
 
 
-def build(spec: str) -> Agent:
-    """The agent of a spec `KIND[:MODEL]`. Raises `UsageError` for an unknown kind."""
+KINDS: dict[str, Callable[[str, Sequence[str]], Agent]] = {
+    "tuner": _tuner,
+    "cmd": _command,
+    **{kind: _asks(kind) for kind in endpoints.KINDS},
+}
+"""What is built in; the command lines of others are in a table that a user can extend."""
+
+
+def build(spec: str, environment: Mapping[str, str], passed: Sequence[str] = ()) -> Agent:
+    """The agent of a spec `KIND[:MODEL]`; `passed` names secrets that foreign agents get too.
+
+    Raises `UsageError` for an unknown kind, `SwarmError` where the user's own table is damaged.
+    """
     kind, _, model = spec.partition(":")
-    if kind not in KINDS:
-        raise UsageError(
-            f"unknown agent '{kind}'", f"known: {', '.join(KINDS)}; any program: --agent cmd:'…'"
-        )
-    return KINDS[kind](model)
+    if kind in KINDS:
+        return KINDS[kind](model, passed)
+    table = clis.load(config.clis_file(environment))
+    if kind not in table:
+        known = ", ".join([*KINDS, *table])
+        raise UsageError(f"unknown agent '{kind}'", f"known: {known}; any program: cmd:'…'")
+    table[kind].argv("", model, True, False, Path())  # raises for a model where it takes none
+    return Foreign(table[kind], model, tuple(passed))
 
 
-def assign(options: list[str], workers: int | None) -> list[str]:
+def assign(options: list[str], workers: int | None, environment: Mapping[str, str]) -> list[str]:
     """One spec per worker from `--agent KIND[:MODEL][=COUNT],…` options.
 
     Without a count a kind fills up what the others leave; `workers` of `None` takes the sum of the
@@ -81,7 +63,7 @@ def assign(options: list[str], workers: int | None) -> list[str]:
     """
     counted = [_counted(spec) for option in options for spec in _split(option)]
     for spec, _ in counted:
-        build(spec)
+        build(spec, environment)
     fixed = [spec for spec, count in counted for _ in range(count or 0)]
     open_ended = [spec for spec, count in counted if count is None]
     total = workers if workers is not None else max(1, len(fixed) + len(open_ended))

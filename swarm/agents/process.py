@@ -21,8 +21,7 @@ _TERMINATE_SECONDS = 3.0
 class AgentProcess:
     """One agent process, restarted when it exits. Times are seconds of one monotonic clock."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
-        self._argv = list(argv)
+    def __init__(self, environment: Mapping[str, str], cwd: Path) -> None:
         self._environment = dict(environment)
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
@@ -37,23 +36,24 @@ class AgentProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start_when_due(self, now: float) -> bool:
-        """Start the agent if it does not run and its backoff is over; return whether it did.
+    def is_due(self, now: float) -> bool:
+        """Whether it does not run, and its backoff is over."""
+        return self._process is None and now >= self._next_start
+
+    def start(self, argv: Sequence[str]) -> None:
+        """Start it. Raises `SwarmError` when that is not possible.
 
         In a terminal it becomes the foreground process group, so that a person can type to it.
         """
-        if self._process is not None or now < self._next_start:
-            return False
         try:
             self._process = subprocess.Popen(
-                self._argv, cwd=self._cwd, env=self._environment, process_group=0
+                list(argv), cwd=self._cwd, env=self._environment, process_group=0
             )
         except OSError as error:
             raise SwarmError(
-                f"cannot start the agent {self._argv[0]}: {error.strerror}", "swarm doctor"
+                f"cannot start the agent {argv[0]}: {error.strerror}", "swarm doctor"
             ) from error
         self._to_foreground(self._process.pid)
-        return True
 
     def reap(self, now: float) -> int | None:
         """The exit code of an agent that has just exited, else `None`."""
@@ -61,10 +61,14 @@ class AgentProcess:
             return None
         code = self._process.returncode
         self._process = None
+        self.failed(now)
+        return code
+
+    def failed(self, now: float) -> None:
+        """It ended without having done anything, or could not be started: wait for the next try."""
         wait = BACKOFF_SECONDS[min(self.fruitless_exits, len(BACKOFF_SECONDS) - 1)]
         self._next_start = now + wait
         self.fruitless_exits += 1
-        return code
 
     @property
     def hopeless(self) -> bool:

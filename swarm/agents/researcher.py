@@ -37,6 +37,8 @@ from swarm.views import brief
 
 MOST_REPLIES = 30
 """An idea that needs more is given up."""
+MOST_ERRORS = 8
+"""So many calls in a row that fail, and the idea is given up: tokens are money."""
 MOST_SILENT = 2
 """So often in an idea the model is told to use its tools."""
 LONGEST_WAIT = 120.0
@@ -49,24 +51,35 @@ _POLL_SECONDS = 0.5
 
 
 class Screen:
-    """The pane as a person sees it: thoughts as they come, then what was done."""
+    """The pane as a person sees it: thoughts as they come, then what was done; never a key."""
 
-    def __init__(self, write: Callable[[str], None], colour: bool) -> None:
-        self._write, self._colour = write, colour
-        self._at_line_start = True
+    def __init__(
+        self, write: Callable[[str], None], colour: bool, scrub: Callable[[str], str] = str
+    ) -> None:
+        self._write, self._colour, self._scrub = write, colour, scrub
+        self._held, self._at_line_start = "", True
 
     def stream(self, text: str) -> None:
-        shown = _safe(text)
-        self._write(shown)
-        self._at_line_start = shown.endswith("\n") if shown else self._at_line_start
+        """Show more of a text; a word is held back until it is whole, since it may be a key."""
+        text = self._held + text
+        whole = max(text.rfind(" "), text.rfind("\n")) + 1
+        self._held = text[whole:]
+        self._show(text[:whole])
 
     def line(self, text: str, colour: str = "") -> None:
+        self._show(self._held)
+        self._held = ""
         start = "" if self._at_line_start else "\n"
-        shown = _safe(text)
+        shown = _safe(self._scrub(text))
         if self._colour and colour:
             shown = f"\x1b[{colour}m{shown}\x1b[0m"
         self._write(f"{start}{shown}\n")
         self._at_line_start = True
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._write(_safe(self._scrub(text)))
+            self._at_line_start = text.endswith("\n")
 
 
 class Parked(SwarmError):
@@ -124,6 +137,9 @@ class Researcher:
                 if toolbox.submitted is not None:
                     self._fruitless = 0
                     return toolbox.submitted.experiment
+                if toolbox.errors >= MOST_ERRORS:
+                    why = SwarmError(f"{MOST_ERRORS} calls in a row failed")
+                    break
             elif silent < MOST_SILENT:
                 silent += 1
                 turns.append(Said(prompts.reminder(reply.stop)))
@@ -219,8 +235,9 @@ class Researcher:
         """Wait while an experiment of ours is queued: the next idea should know what came of it."""
         board, worker, said = self.session.board, self.session.worker, ""
         while True:
-            state, why = board.workers[worker], ""
-            if self._is_over():
+            over, why = self._is_over(), ""
+            state = board.workers[worker]
+            if over:
                 why = "the swarm is ending"
             elif state.paused:
                 why = "this worker is paused"

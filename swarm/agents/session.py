@@ -15,18 +15,23 @@ from swarm.agents import draft
 from swarm.door import Door
 from swarm.errors import GitError
 from swarm.journal import Journal
+from swarm.keys import Keys, Scrubber
 from swarm.leaderboard import Leaderboard
 from swarm.logfile import last_lines
 from swarm.mailbox import Answer
 from swarm.paths import Paths
-from swarm.worktree import Worktree
+from swarm.worktree import Repository, Worktree
 
 
 class Session:
-    """The swarm as seen from one worktree. It reads the journal and asks at the door."""
+    """The swarm as seen from one worktree. It reads the journal and asks at the door.
 
-    def __init__(self, worktree: Path) -> None:
+    `scrubber` knows the keys of the agent, which are not to be written anywhere.
+    """
+
+    def __init__(self, worktree: Path, scrubber: Scrubber | None = None) -> None:
         self.door = Door(worktree)
+        self.scrubber = scrubber or Scrubber({})
         desk = self.door.desk
         self.worker = desk.worker
         self.worktree = worktree
@@ -83,10 +88,7 @@ class Session:
     def source_of(self, experiment: str) -> str | None:
         """The train.py of an experiment; `None` when its commit is gone."""
         self.board.refresh()
-        try:
-            return self._checkout.read(self.board.claims[experiment].commit, config.TRAINER)
-        except GitError:
-            return None
+        return source_reader(self.paths, self.board)(experiment)
 
     def log_of(self, experiment: str, lines: int) -> str:
         """The end of the log of its last trial."""
@@ -95,8 +97,21 @@ class Session:
 
     def program(self) -> str:
         """The instructions for agents of this repository, if it has any."""
-        file = self.worktree / "program.md"
+        file = self.worktree / config.PROGRAM
         return file.read_text(errors="replace") if file.is_file() else ""
+
+
+def source_reader(paths: Paths, board: Leaderboard) -> Callable[[str], str | None]:
+    """How to read the train.py of an experiment; `None` comes of one whose commit is gone."""
+    repository = Repository(paths.root)
+
+    def read(experiment: str) -> str | None:
+        try:
+            return repository.read(board.claims[experiment].commit, config.TRAINER)
+        except GitError:
+            return None
+
+    return read
 
 
 def run_tuner(worktree: Path, environment: Mapping[str, str]) -> None:
@@ -122,14 +137,20 @@ def run_researcher(worktree: Path, spec: str, environment: Mapping[str, str]) ->
     """Run a built-in coding agent in `worktree` until it is ended."""
     from swarm.agents import endpoints, researcher
 
-    provider = endpoints.parse(*spec.partition(":")[::2]).connect(environment)
-    session, say = _started(worktree)
+    kind, _, model = spec.partition(":")
+    endpoint = endpoints.parse(kind, model)
+    provider = endpoint.connect(environment)
+    scrubber = Scrubber(Keys.load(environment).secrets(endpoint.variables))
+    session, say = _started(worktree, scrubber)
     colour = config.wants_colour(environment, sys.stdout.isatty())
-    researcher.Researcher(session, provider, researcher.Screen(say, colour)).run()
+    screen = researcher.Screen(say, colour, scrubber.scrub)
+    researcher.Researcher(session, provider, screen).run()
 
 
-def _started(worktree: Path) -> tuple[Session, Callable[[str], None]]:
+def _started(
+    worktree: Path, scrubber: Scrubber | None = None
+) -> tuple[Session, Callable[[str], None]]:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    session = Session(worktree)
+    session = Session(worktree, scrubber)
     session.drop_edit()  # of a predecessor that was killed between edit and submission
     return session, lambda text: print(text, end="", flush=True)  # noqa: T201  seen in its pane

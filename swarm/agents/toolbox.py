@@ -87,12 +87,16 @@ _TOOLS: tuple[type[msgspec.Struct], ...] = (
 
 
 class Toolbox:
-    """The tools of one idea, which ends when its draft is `submitted`."""
+    """The tools of one idea, which ends when its draft is `submitted`.
+
+    `errors` counts the calls since the last one that succeeded.
+    """
 
     def __init__(self, session: Session, before_submission: Callable[[], None]) -> None:
         self.session = session
         self.draft: Draft = session.begin()
         self.submitted: Answer | None = None
+        self.errors = 0
         self._before_submission = before_submission
         self._do: dict[str, Callable[[Any], str]] = {
             "read": self._read, "edit": self._edit, "rewrite": self._rewrite, "diff": self._diff,
@@ -111,8 +115,11 @@ class Toolbox:
                 raise Refused(
                     "this draft was submitted already", "nothing more can be done with it"
                 )
-            return Result(call, brief.clipped(self._answer(call), LONGEST_READ))
+            answer = brief.clipped(self._answer(call), LONGEST_READ)
+            self.errors = 0
+            return Result(call, answer)
         except SwarmError as error:
+            self.errors += 1
             return Result(call, f"error: {error}\nhint: {error.hint}", is_error=True)
 
     def _answer(self, call: Call) -> str:
@@ -189,13 +196,15 @@ class Toolbox:
         return known.entries[experiment]
 
     def _note(self, wanted: Note) -> str:
-        self.session.door.note(wanted.text)
+        self.session.door.note(self.session.scrubber.scrub(wanted.text))
         return "noted"
 
     def _submit(self, wanted: Submit) -> str:
         problem = self.draft.problem()
         if problem:
             raise Refused(f"train.py is no Python program: {problem}", "mend it, then submit")
+        if self.session.scrubber.holds(self.draft.text):
+            raise Refused("train.py holds an API key", "take it out; trials get none")
         self._before_submission()
         for _ in range(_MOVES):
             now = self.session.begin()
@@ -204,7 +213,8 @@ class Toolbox:
             except Refused:
                 self.draft = now
                 raise
-            answer = self.session.post(self.draft, wanted.description)
+            description = self.session.scrubber.scrub(wanted.description)
+            answer = self.session.post(self.draft, description)
             if answer is not None:
                 self.submitted = answer
                 return f"taken as {answer.experiment}; its trial comes"

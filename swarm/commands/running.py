@@ -36,6 +36,11 @@ def spawn(session: Session) -> None:
         sync_every=given.sync_every,
         max_experiments=given.max_experiments,
         max_hours=given.max_hours,
+        max_usd=given.max_usd,
+        device_hour_usd=given.device_hour_usd,
+        directions=given.directions,
+        islands=given.islands,
+        pass_env=given.pass_env,
         tmux=False if given.no_tmux else None,
     )
     paths = spawning.spawn(session.place.root, order, session.environment, say)

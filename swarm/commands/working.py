@@ -100,10 +100,23 @@ def note(session: Session) -> None:
 def agent(session: Session) -> None:
     from swarm.agents import session as agent_session
 
-    place = session.place
-    if place.worktree is None or session.arguments.kind != "tuner":
+    worktree, spec = session.place.worktree, session.arguments.spec
+    if worktree is None:
         raise UsageError("swarm agent is run by a worker in its worktree", "swarm spawn --agent …")
-    agent_session.run_tuner(place.worktree, session.environment)
+    if spec == "tuner":
+        agent_session.run_tuner(worktree, session.environment)
+    else:
+        agent_session.run_researcher(worktree, spec, session.environment)
+
+
+def brief(session: Session) -> None:
+    """Print what is known; in a worktree for its worker, else for the first one."""
+    from swarm.agents.session import source_reader
+    from swarm.views import brief as view
+
+    fold = folded(session.paths)
+    worker = session.place.worker or next(iter(fold.active))
+    print(view.build(fold, worker, source_reader(session.paths, fold)))
 
 
 def runner(session: Session) -> None:

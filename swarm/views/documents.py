@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from swarm import drift, heartbeat, locks
+from swarm import drift, heartbeat, locks, spending
 from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Answer
 from swarm.paths import Paths
@@ -19,7 +19,6 @@ def status(paths: Paths, board: Leaderboard, now: datetime | None = None) -> Doc
     """The swarm, its workers and what it has found; see DESIGN of `swarm status --json`."""
     moment = now or datetime.now(UTC)
     primary = board.primary
-    seconds = sum(worker.device_seconds for worker in board.workers.values())
     return {
         "tag": paths.tag,
         "state": board.state,
@@ -40,8 +39,46 @@ def status(paths: Paths, board: Leaderboard, now: datetime | None = None) -> Doc
             }
             for known in board.classes.values()
         ],
-        "spend": {"usd": 0.0, "tokens": 0, "device_hours": round(seconds / 3600, 4)},
+        "spend": spend(board),
+        "islands": board.config.islands if board.config else 1,
+        "directions": [
+            {"name": name, "tried": tally.tried, "kept": tally.kept}
+            for name, tally in board.workforce.directions.items()
+        ],
     }
+
+
+def spend(board: Leaderboard) -> Document:
+    """What models and devices cost so far; `usd` is what is known, `unpriced_tokens` are not in it.
+
+    `usd_per_experiment` and `usd_per_keep` share the agents' part among what they submitted, and
+    what of that was kept.
+    """
+    assert board.config is not None
+    bills = [worker.bill for worker in board.workers.values()]
+    agents = sum(bill.usd for bill in bills)
+    seconds = sum(worker.device_seconds for worker in board.workers.values())
+    device = spending.device_usd(board.config, seconds)
+    kept = sum(
+        entry.kind == "keep" and entry.claim.parent is not None
+        for known in board.classes.values()
+        for entry in known.entries.values()
+    )
+    return {
+        "usd": round(agents + device, 6),
+        "agents_usd": round(agents, 6),
+        "devices_usd": round(device, 6) if board.config.device_hour_usd else None,
+        "max_usd": board.config.max_usd,
+        "tokens": sum(bill.tokens for bill in bills),
+        "unpriced_tokens": sum(bill.unpriced for bill in bills),
+        "usd_per_experiment": _share(agents, board.spent_experiments),
+        "usd_per_keep": _share(agents, kept),
+        "device_hours": round(seconds / 3600, 4),
+    }
+
+
+def _share(usd: float, count: int) -> float | None:
+    return round(usd / count, 6) if usd and count else None
 
 
 def board(paths: Paths, fold: Leaderboard, top: int | None, device_class: str | None) -> Document:
@@ -129,6 +166,8 @@ def experiment(entry: Entry) -> Document:
         "tokens_per_second": metrics.tokens_per_second,
         "memory_gb": metrics.memory_gb,
         "seconds": entry.seconds,
+        "tokens": entry.bill.tokens if entry.bill else None,
+        "usd": entry.bill.known_usd if entry.bill else None,
         "time": claim.time.isoformat(),
     }
 
@@ -159,6 +198,13 @@ def _worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Docume
         "agent": state.joined.agent,
         "state": doing,
         "reason": reason,
+        "agent_state": beat.agent if beat and alive else "ended",
+        "direction": fold.workforce.direction_of(name),
+        "island": state.place % max(1, fold.config.islands) if fold.config else 0,
+        "nudges": state.nudges,
+        "restarts": state.restarts,
+        "usd": state.bill.known_usd,
+        "tokens": state.bill.tokens,
         "pid": beat.pid if beat and alive else None,
         "pane": beat.pane if beat and alive else None,
         "worktree": state.joined.worktree,

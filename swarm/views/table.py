@@ -77,6 +77,7 @@ def status(document: Document, style: Style) -> str:
         lines += [_claim(known["claim"])] if known["claim"] else []
         if known["unverified"] and not known["verified"]:
             lines.append(f"claims rest on trials' own scores, {printable(known['unverified'])}")
+    lines += _spend(document["spend"])
     rows = [["worker", "state", "exps", "best", "duty", "agent", "what"]]
     rows += [
         [
@@ -177,6 +178,25 @@ def _claim(found: Document) -> str:
         f"claim under test: {found['experiment']} against {found['against']},"
         f" {own} and {other} of {found['next_look']} trials each"
     )
+
+
+def _spend(found: Document) -> list[str]:
+    """What was spent, where anything was."""
+    if not found["tokens"] and found["devices_usd"] is None:
+        return []
+    limit = "" if found["max_usd"] is None else f" of {found['max_usd']:g}"
+    line = f"spent: {found['usd']:.2f}{limit} USD, {tokens(found['tokens'])} tokens"
+    for what, each in (("experiment", "usd_per_experiment"), ("kept change", "usd_per_keep")):
+        line += "" if found[each] is None else f", {found[each]:.2f} USD per {what}"
+    unknown = found["unpriced_tokens"]
+    return [line + (f" ({tokens(unknown)} tokens have no known price)" if unknown else "")]
+
+
+def tokens(count: int) -> str:
+    """`950`, `12 k`, `3.4 M`."""
+    if count < 1000:
+        return str(count)
+    return f"{count / 1e3:.0f} k" if count < 1e6 else f"{count / 1e6:.1f} M"
 
 
 def _score(value: float | None) -> str:

@@ -1,0 +1,249 @@
+"""Keeps the agent of a worker at work: starts, restarts, watches, nudges and parks it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from swarm import devices, records, strays
+from swarm.agents import prompts
+from swarm.agents.kinds import Agent, Errand
+from swarm.agents.process import AgentProcess
+from swarm.agents.watching import Finding, ScreenWatch
+from swarm.errors import SwarmError
+from swarm.experiment import Bench
+from swarm.journal import utc_now
+from swarm.logfile import last_words_of
+from swarm.mailbox import Mailbox, Saying
+from swarm.terminal import Terminal
+from swarm.workers import WorkerState
+
+COOLING = (600.0, 1800.0, 7200.0)
+"""An agent that fails again and again is parked for so many seconds, then for good. One that has
+never done anything is parked for good at once: what it lacks will not come by itself."""
+STALLED = 3600.0
+"""An agent that should propose something and has not for so many seconds is started again."""
+log = logging.getLogger("swarm.runner")
+
+
+class Attendant:
+    """The part of a runner that cares for the agent; what it remembers, a restart may forget."""
+
+    def __init__(
+        self, bench: Bench, agent: Agent, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.bench, self.agent, self.clock = bench, agent, clock
+        folder, environment = bench.worktree.folder, dict(bench.environment)
+        own = {"SWARM_WORKER": bench.worker, strays.AGENT_MARK: str(folder)}
+        pinned = devices.environment(bench.joined.device)
+        self.environment = agent.environment(environment) | pinned | own
+        self.process = AgentProcess(self.environment, folder)
+        self.mailbox = Mailbox(folder)
+        self.terminal = Terminal.of(environment) if self.agent.cli else None
+        self.watch: ScreenWatch | None = None
+        self.finding: Finding | None = None
+        self.trips, self.fresh_starts = 0, self.state.fresh_starts
+        self.active = clock()
+        self.pid: int | None = None
+
+    @property
+    def state(self) -> WorkerState:
+        return self.bench.board.workers[self.bench.worker]
+
+    @property
+    def running(self) -> bool:
+        return self.process.running
+
+    def tend(self, over: bool) -> None:
+        """One round. When the swarm is `over`, an agent that ends is not started again."""
+        now = self.clock()
+        self._reap(now, over)
+        if over:
+            return
+        if self.process.running:
+            self._attend(now)
+        elif self._may_start(now):
+            self._start(now)
+
+    def made_progress(self) -> None:
+        """The agent has submitted something."""
+        self.process.made_progress()
+        self.active, self.trips = self.clock(), 0
+
+    def end(self) -> None:
+        self.process.end()
+
+    # ---- a round ---------------------------------------------------------------------------
+
+    def _reap(self, now: float, over: bool) -> None:
+        code = self.process.reap(now)
+        if code is None:
+            return
+        log.info("the agent exited with code %d", code)
+        said, words = self.mailbox.said(self.pid), self._last_words()
+        self.watch = self.finding = None
+        if over:
+            return
+        self._event("exited", f"exit code {code}: {words}", code)
+        if said and said.state == "parked":
+            self._park(said.reason, _moment(said.until))
+        else:
+            self._park_when_hopeless(words, code)
+
+    def _may_start(self, now: float) -> bool:
+        state = self.state
+        if state.parked and (state.parked_until is None or utc_now() < state.parked_until):
+            return False
+        if self.process.hopeless:
+            self.process.restart_soon()  # a person resumed the worker, or its time has come
+        return self.process.is_due(now)
+
+    def _start(self, now: float) -> None:
+        folder, cli = self.bench.worktree.folder, self.agent.cli
+        direction = self.bench.board.workforce.direction_of(self.bench.worker)
+        prompt = prompts.errand(self.bench.worker, direction)
+        in_pane = self.terminal is not None
+        try:
+            self.agent.prepare(folder, self.environment)
+            self.process.start(self.agent.argv(Errand(prompt, folder, in_pane, os.geteuid() == 0)))
+        except SwarmError as error:
+            self._park(f"{error}; {error.hint}", None)
+            return
+        self.pid, self.active = self.process.pid, now
+        self.fresh_starts = self.state.fresh_starts
+        if cli and self.terminal:
+            self.watch = ScreenWatch(cli, self.terminal, prompt, self._news, utc_now, now)
+        self._event("started", f"pid {self.pid}")
+
+    def _attend(self, now: float) -> None:
+        waits = self._waits()
+        if not waits:
+            self.active = now
+        if self.watch:
+            self._look(self.watch, now, waits)
+        if not self.process.running:
+            return
+        if waits and now - self.active > STALLED:
+            self._restart(now, f"no experiment for {STALLED / 3600:g} h")
+        elif self._wants_fresh_start(waits):
+            self._event("exited", "starts afresh: nothing was kept for a while")
+            self.process.end()
+
+    def _look(self, watch: ScreenWatch, now: float, waits: bool) -> None:
+        try:
+            finding = self.finding = watch.look(now, self._log_bytes(), waits)
+        except SwarmError as error:  # the pane goes: so shall we, as its leader
+            log.warning("%s", error)
+            return
+        if finding.nudged:
+            log.info("nudged: %s", finding.nudged)
+            self._event("nudged", finding.nudged)
+        parked = self.state.parked_until
+        if finding.state == "limit" and finding.until and finding.until != parked:
+            self._event("parked", finding.reason, until=finding.until)
+        elif finding.state != "limit" and parked:
+            self._event("started", "its usage limit is over")
+        if finding.hopeless:
+            self._restart(now, finding.reason)
+
+    def _wants_fresh_start(self, waits: bool) -> bool:
+        """Whether its worker has turned to another direction, and it is at its prompt."""
+        turned = self.state.fresh_starts > self.fresh_starts
+        return bool(turned and waits and self.finding and self.finding.state == "prompt")
+
+    # ---- ends ------------------------------------------------------------------------------
+
+    def _restart(self, now: float, why: str) -> None:
+        """End an agent that does nothing; it is started again after its backoff."""
+        self.process.end()
+        self.process.failed(now)
+        self.watch = self.finding = None
+        self._event("exited", why)
+        self._park_when_hopeless(why, None)
+
+    def _park_when_hopeless(self, words: str, code: int | None) -> None:
+        if not self.process.hopeless:
+            return
+        reason = f"the agent exited {self.process.fruitless_exits} times: {words}"
+        until = None
+        if self.state.experiments and self.trips < len(COOLING):
+            until = utc_now() + timedelta(seconds=COOLING[self.trips])
+        self.trips += 1
+        self._park(reason, until, code)
+
+    def _park(self, reason: str, until: datetime | None, code: int | None = None) -> None:
+        self.process.end()
+        self.watch = self.finding = None
+        self._event("parked", reason, code, until)
+
+    def _event(
+        self, state: records.AgentState, reason: str, code: int | None = None,
+        until: datetime | None = None,
+    ) -> None:  # fmt: skip
+        reason = self.bench.scrubber.scrub(reason)
+        self.bench.journal.append(
+            records.AgentEvent(
+                worker=self.bench.worker, state=state, reason=reason, exit_code=code, until=until
+            )
+        )
+        self.bench.board.refresh()
+
+    # ---- what is known of it ---------------------------------------------------------------
+
+    def _waits(self) -> bool:
+        """Whether it is the agent's turn: no experiment of its own trains or is queued."""
+        board, state = self.bench.board, self.state
+        trial = board.trials.get(state.open_trial or "")
+        training = trial is not None and trial.purpose == "experiment"
+        return not training and not state.queue and not state.paused
+
+    def _news(self) -> str:
+        """What to tell an agent that sits at its prompt."""
+        mine = [
+            claim.experiment
+            for claim in self.bench.board.claims.values()
+            if claim.worker == self.bench.worker
+        ]
+        if not mine:
+            return prompts.news("")
+        entry = self.bench.board.entry(mine[-1])
+        return prompts.news(
+            f"Your last experiment, {entry.experiment}, has its verdict: {entry.kind}."
+        )
+
+    def _last_words(self) -> str:
+        return last_words_of(self.bench.paths.worker_log(self.bench.worker))
+
+    def _log_bytes(self) -> int:
+        try:
+            return self.bench.paths.worker_log(self.bench.worker).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def doing(self) -> tuple[str, str]:
+        """What the agent does, in a word for scripts and in one line for people."""
+        state = self.state
+        if state.parked:
+            until = f" until {state.parked_until:%H:%M} UTC" if state.parked_until else ""
+            return "parked", f"{state.parked}{until}"
+        if not self.process.running:
+            return "starting", "the agent is started again soon"
+        said = self.mailbox.said(self.pid)
+        if self.finding and self.finding.state != "working":
+            return self.finding.state, self.finding.reason
+        if said:
+            return said.state, _spoken(said)
+        return "working", "the agent proposes a change"
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _spoken(said: Saying) -> str:
+    return (
+        f"the agent {said.reason}" if said.state == "working" else f"the agent waits: {said.reason}"
+    )

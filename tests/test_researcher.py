@@ -1,0 +1,260 @@
+"""Whole swarms of built-in coding agents: the real SDKs, a server with their wire formats."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+from conftest import wait_for
+from llm_model import TROUBLES, Model
+from llm_server import Server, Step, serve
+
+from swarm import records
+from swarm.journal import Cursor, Journal
+from swarm.leaderboard import Leaderboard
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ANTHROPIC_KEY = "sk-ant-api03-" + "a1b2" * 8
+OPENAI_KEY = "sk-proj-" + "c3d4" * 8
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """With keys, and a home of its own."""
+    home = tmp_path / "the home"
+    home.mkdir()
+    inherited = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("ANTHROPIC", "OPENAI", "XDG_CONFIG"))
+    }
+    keys = {"ANTHROPIC_API_KEY": ANTHROPIC_KEY, "OPENAI_API_KEY": OPENAI_KEY}
+    return inherited | keys | {"HOME": str(home)}
+
+
+def agents_of(server: Server) -> str:
+    return (
+        f"anthropic:claude-sonnet-4-5@{server.url_anthropic}=1,openai:gpt-5@{server.url_openai}=1"
+    )
+
+
+def spawn(run: Run, agents: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return run(
+        "spawn", "--agent", agents, "--devices", "cpu", "--oversubscribe", "--seconds", "1",
+        "--tag", "t", *more,
+    )  # fmt: skip
+
+
+def fold(repository: Path) -> Leaderboard:
+    board = Leaderboard(Journal(repository / "leaderboard" / "t" / "journal.jsonl"))
+    board.refresh()
+    return board
+
+
+def lines(repository: Path) -> list[records.AnyRecord]:
+    return Journal(repository / "leaderboard" / "t" / "journal.jsonl").read(Cursor())
+
+
+def pane(repository: Path, worker: str) -> str:
+    text = (repository / f"leaderboard/t/workers/{worker}.log").read_text(errors="replace")
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def status(run: Run) -> dict[str, Any]:
+    return json.loads(run("status", "--json", "--tag", "t").stdout)  # type: ignore[no-any-return]
+
+
+def test_two_agents_improve_the_trainer_whatever_goes_wrong(repository: Path, run: Run) -> None:
+    model = Model(TROUBLES)
+    with serve(model) as server:
+        spawn(run, agents_of(server), "--max-experiments", "8", "--wait")
+    assert server.bad == []  # every conversation was well formed
+    assert not model.troubles
+    assert {request.wire for request in server.requests} == {"anthropic", "chat"}
+    board = fold(repository)
+    assert board.state == "finished"
+    known = board.primary
+    assert known is not None
+    assert known.incumbent not in (None, "e0")
+    assert board.spent_experiments == 8
+    for worker in ("cpu0", "cpu1"):
+        assert board.workers[worker].experiments >= 2
+        assert board.workers[worker].restarts == 0  # no trouble ended its process
+    panes = pane(repository, "cpu0") + pane(repository, "cpu1")
+    for shown in (
+        "slow down", "Overloaded", "not valid JSON", "the model refuses", "same as its base",
+        "occurs 0 times", "no Python program", "there is no tool 'bash'", "A higher rate may help.",
+        "→ edit (1 → 1 lines)\n  - LR = ", "taken as e",
+    ):  # fmt: skip
+        assert shown in panes
+    assert [e.claim.description for e in known.entries.values()][1].startswith("learning rate 0.0")
+
+
+def test_what_was_spent_is_known_per_experiment(repository: Path, run: Run) -> None:
+    with serve(Model()) as server:
+        spawn(run, agents_of(server), "--device-hour-usd", "36")
+        wait_for(lambda: all(w.experiments > 1 for w in fold(repository).workers.values()))
+        run("stop", "--tag", "t")
+    board = fold(repository)
+    for name, claim in board.claims.items():
+        if claim.worker:
+            bill = board.entry(name).bill
+            assert bill is not None
+            assert bill.tokens > 1000
+            assert bill.usd > 0
+    spends = [line for line in lines(repository) if isinstance(line, records.Spend)]
+    assert Counter(spend.model for spend in spends).keys() == {"claude-sonnet-4-5", "gpt-5"}
+    assert 0.8 * server.count < sum(spend.calls for spend in spends) <= server.count
+    assert any(spend.cached_tokens for spend in spends if spend.model.startswith("claude"))
+    spent = status(run)["spend"]
+    device = sum(worker.device_seconds for worker in board.workers.values()) * 0.01
+    assert spent["usd"] == pytest.approx(sum(s.usd or 0 for s in spends) + device, abs=1e-5)
+    assert spent["unpriced_tokens"] == 0
+    assert "USD per experiment" in run("status", "--tag", "t").stdout
+
+
+def test_a_refused_key_parks_its_worker_alone_until_a_person_resumes_it(
+    repository: Path, run: Run
+) -> None:
+    model = Model()
+    model.refused.add(ANTHROPIC_KEY)
+    with serve(model) as server:
+        spawn(run, agents_of(server))
+        parked = wait_for(lambda: (w := status(run)["workers"])[0]["state"] == "parked" and w)
+        assert "invalid x-api-key" in parked[0]["reason"]  # type: ignore[index]
+        assert parked[0]["agent_state"] == "parked"  # type: ignore[index]
+        wait_for(lambda: fold(repository).workers["cpu1"].experiments >= 2)
+        model.refused.clear()
+        run("resume", "cpu0", "--tag", "t")
+        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 1)
+        run("stop", "--now", "--tag", "t")
+    exits = [e for e in lines(repository) if isinstance(e, records.AgentEvent)]
+    assert [e.state for e in exits if e.worker == "cpu0"][:3] == ["started", "exited", "parked"]
+
+
+def test_a_long_limit_parks_until_it_ends_and_then_the_agent_goes_on(
+    repository: Path, run: Run
+) -> None:
+    """Longer than an agent would sleep by itself, but short in the journal of this test."""
+    limit = Step(status=429, headers={"retry-after": "130"}, message="5-hour limit")
+    model = Model([limit])
+    with serve(model) as server:
+        spawn(run, f"anthropic@{server.url_anthropic}".replace("anthropic@", "anthropic:m@"))
+        wait_for(lambda: fold(repository).workers["cpu0"].parked)
+        worker = fold(repository).workers["cpu0"]
+        events = [e for e in lines(repository) if isinstance(e, records.AgentEvent)]
+        assert worker.parked_until is not None
+        assert 120 < (worker.parked_until - events[-1].time).total_seconds() <= 131
+        shown = status(run)["workers"][0]
+        assert shown["state"] in ("parked", "training")  # meanwhile the device runs replicates
+        # the time has come
+        Journal(repository / "leaderboard/t/journal.jsonl").append(
+            records.AgentEvent(worker="cpu0", state="parked", reason="limit", until=events[-1].time)
+        )
+        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 1)
+        run("stop", "--now", "--tag", "t")
+
+
+def test_a_budget_in_dollars_ends_the_swarm_cleanly(repository: Path, run: Run) -> None:
+    with serve(Model()) as server:
+        spawn(run, agents_of(server), "--max-usd", "0.06", "--wait")
+    board = fold(repository)
+    assert board.state == "finished"
+    assert "of 0.06 USD are spent" in board.ended_because
+    assert 0.06 <= board.workforce.usd < 0.2
+    assert not any(worker.open_trial or worker.queue for worker in board.workers.values())
+    verdicts = {board.entry(name).kind for name, claim in board.claims.items() if claim.worker}
+    assert "candidate" not in verdicts
+
+
+def test_a_price_that_is_not_known_makes_no_budget(repository: Path, run: Run) -> None:
+    done = run(
+        "spawn", "--agent", "openai:home-made@http://127.0.0.1:9/v1", "--devices", "cpu",
+        "--max-usd", "1", check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "the price of home-made is not known" in done.stderr
+    assert not (repository / "leaderboard").exists() or not list(
+        (repository / "leaderboard").glob("*/journal.jsonl")
+    )
+
+
+DUMP = """
+import os, pathlib
+pathlib.Path("environment.txt").write_text(repr(dict(os.environ)))
+print(dict(os.environ), flush=True)
+"""
+
+
+def test_no_secret_gets_into_any_file_or_to_anyone_who_needs_it_not(
+    repository: Path, run: Run, tmp_path: Path
+) -> None:
+    """Trials and a foreign agent print all that they get; the model tells the key everywhere."""
+    dump = "def main():\n" + textwrap.indent(DUMP.strip(), "    ")
+    (repository / "train.py").write_text(toy.TRAIN.replace("def main():", dump))
+    toy.git(repository, "commit", "-qam", "nosy")
+    (tmp_path / "nosy.py").write_text(f"import time\n{DUMP}\ntime.sleep(600)")
+    leak = (("note", {"text": f"the key is {ANTHROPIC_KEY}"}),)
+    written = {"old": "WAIT = 0.0", "new": f"KEY = '{ANTHROPIC_KEY}'\nWAIT = 0.001"}
+    told = Step(calls=(("submit", {"description": f"with {ANTHROPIC_KEY}"}),))
+    model = Model([Step(calls=leak), Step(calls=(("edit", written),)), told])
+    nosy = f"cmd:exec {sys.executable} '{tmp_path / 'nosy.py'}'"
+    with serve(model) as server:
+        url = server.url_anthropic
+        spawn(run, f"anthropic:m@{url}=1", "--agent", nosy, "--agents", "2")
+        wait_for(lambda: len(fold(repository).notes) and fold(repository).spent_experiments >= 2)
+        run("stop", "--now", "--tag", "t")
+    assert fold(repository).notes[0].text == "the key is [ANTHROPIC_API_KEY]"
+    dumped = repository / "worktrees/t/cpu1/environment.txt"
+    assert "SWARM_WORKER" in dumped.read_text()
+    for secret in (ANTHROPIC_KEY, OPENAI_KEY):
+        for folder, _, names in os.walk(repository):
+            for name in names:
+                path = Path(folder, name)
+                if path.is_file():
+                    assert secret.encode() not in path.read_bytes(), path
+        objects = subprocess.run(
+            ["git", "cat-file", "--batch-all-objects", "--batch"],
+            cwd=repository, capture_output=True, check=True,
+        ).stdout  # fmt: skip
+        assert secret.encode() not in objects
+    assert b"learning rate" in objects
+
+
+def test_a_missing_key_is_said_before_anything_starts(
+    repository: Path, run: Run, environment: dict[str, str]
+) -> None:
+    environment.pop("OPENAI_API_KEY")
+    done = run("spawn", "--agent", "openai", "--devices", "cpu", check=False)
+    assert done.returncode == 1
+    assert "needs OPENAI_API_KEY" in done.stderr
+    assert "hint: export OPENAI_API_KEY" in done.stderr
+    assert not list((repository / "leaderboard").glob("*/journal.jsonl"))
+
+
+def test_ideas_begin_with_a_brief_and_a_changed_base_is_merged(repository: Path, run: Run) -> None:
+    with serve(Model()) as server:
+        spawn(
+            run, agents_of(server), "--max-experiments", "4",
+            "--directions", "optimizer,schedules", "--wait",
+        )  # fmt: skip
+    first = next(r for r in server.requests if r.turn == 0)
+    text = json.dumps(first.body, ensure_ascii=False)
+    assert "<data>" in text
+    assert "You are worker cpu" in text
+    assert "Your direction: " in text
+    assert "Toy trainer" in text
+    later = [json.dumps(r.body) for r in server.requests if r.turn == 0][-1]
+    assert "Your own latest" in later or "Tried lately" in later
+    document = status(run)
+    assert {worker["direction"] for worker in document["workers"]} == {"optimizer", "schedules"}
