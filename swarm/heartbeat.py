@@ -17,7 +17,7 @@ Doing = Literal["training", "thinking", "paused", "parked"]
 
 class Heartbeat(msgspec.Struct, frozen=True):
     """Written when it changes. `since` is the Unix time when `state` began, `agent` what the agent
-    does meanwhile, in a word.
+    does meanwhile, in a word and in a line.
     """
 
     pid: int
@@ -26,6 +26,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     since: float
     pane: str | None = None
     agent: str = ""
+    agent_reason: str = ""
     agent_pid: int | None = None
     trial: str | None = None
 

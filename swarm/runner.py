@@ -314,13 +314,15 @@ class Runner:
         return ("parked" if doing == "parked" else "thinking"), reason
 
     def _say(self, state: heartbeat.Doing, reason: str) -> None:
+        agent, agent_reason = self.attendant.doing()
         beat = Heartbeat(
             os.getpid(),
             state,
             reason,
             round(time.time(), 3),
             pane=self.bench.environment.get("TMUX_PANE"),
-            agent=self.attendant.doing()[0],
+            agent=agent,
+            agent_reason=agent_reason,
             agent_pid=self.attendant.process.pid,
             trial=self.trial.job.trial if self.trial else None,
         )

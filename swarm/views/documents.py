@@ -199,6 +199,7 @@ def _worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Docume
         "state": doing,
         "reason": reason,
         "agent_state": beat.agent if beat and alive else "ended",
+        "agent_reason": beat.agent_reason if beat and alive else "",
         "direction": fold.workforce.direction_of(name),
         "island": state.place % max(1, fold.config.islands) if fold.config else 0,
         "nudges": state.nudges,

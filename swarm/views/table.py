@@ -87,7 +87,7 @@ def status(document: Document, style: Style) -> str:
             _score(worker["best_val_bpb"]),
             "-" if worker["duty_cycle"] is None else f"{worker['duty_cycle']:.0%}",
             fit(worker["agent"], 16),
-            worker["reason"],
+            _what(worker),
         ]
         for worker in document["workers"]
     ]
@@ -178,6 +178,13 @@ def _claim(found: Document) -> str:
         f"claim under test: {found['experiment']} against {found['against']},"
         f" {own} and {other} of {found['next_look']} trials each"
     )
+
+
+def _what(worker: Document) -> str:
+    """Why a worker is in its state, and what keeps its agent from working, if anything does."""
+    reason, agent = worker["reason"], worker["agent_reason"]
+    hindered = worker["agent_state"] not in ("working", "starting", "ended", "")
+    return f"{agent}; {reason}" if hindered and agent != reason else str(reason)
 
 
 def _spend(found: Document) -> list[str]:
