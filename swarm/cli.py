@@ -158,17 +158,7 @@ def _add_spawn(verbs: Parsers) -> None:
     spawn.add_argument("--trial-timeout", type=positive, metavar="SECONDS", help="for all of it")
     spawn.add_argument("--scale", choices=("full", "small"), help="default: small on CPU")
     spawn.add_argument("--dataset", help="climbmix, builtin or a folder; default: the prepared one")
-    spawn.add_argument("--max-experiments", type=count, metavar="M", help="of all workers together")
-    spawn.add_argument("--max-hours", type=positive, metavar="H")
-    spawn.add_argument(
-        "--max-usd", type=positive, metavar="D", help="for models and devices together"
-    )
-    spawn.add_argument(
-        "--device-hour-usd",
-        type=positive,
-        metavar="D",
-        help="what a device costs in an hour",
-    )
+    _add_limits(spawn)
     spawn.add_argument(
         "--directions", metavar="A,B,…|none",
         help="what workers look into: names from program.md, or words of your own",
@@ -192,6 +182,21 @@ def _add_spawn(verbs: Parsers) -> None:
     )  # fmt: skip
     spawn.add_argument("--no-tmux", action="store_true", help="background processes with logs")
     spawn.add_argument("--wait", action="store_true", help="comment on it until it ends")
+
+
+def _add_limits(spawn: _Parser) -> None:
+    """When a swarm has had enough."""
+    spawn.add_argument("--max-experiments", type=count, metavar="M", help="of all workers together")
+    spawn.add_argument("--max-hours", type=positive, metavar="H")
+    spawn.add_argument(
+        "--max-usd", type=positive, metavar="D", help="for models and devices together"
+    )
+    spawn.add_argument(
+        "--device-hour-usd",
+        type=positive,
+        metavar="D",
+        help="what a device costs in an hour",
+    )
 
 
 def _add_reading(verbs: Parsers) -> None:

@@ -214,7 +214,7 @@ def test_the_documents(run: Run, spawned: Path) -> None:
         "branch", "experiments", "best_val_bpb", "duty_cycle",
     }  # fmt: skip
     assert (worker["name"], worker["state"], worker["experiments"]) == ("cpu0", "stopped", 2)
-    assert status["spend"].keys() == {"usd", "tokens", "device_hours"}
+    assert status["spend"].keys() >= {"usd", "tokens", "device_hours"}
     assert status["incumbent"].keys() == {"experiment", "commit", "val_bpb", "replicates", "sd"}
     board = json.loads(run("board", "--json").stdout)
     known = board["device_classes"][0]

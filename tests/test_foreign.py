@@ -139,22 +139,6 @@ def test_four_claude_and_four_codex_with_the_habits_of_the_trade(
     assert not processes_of(str(cast.folder))
 
 
-def test_an_agent_that_was_never_of_use_is_parked_for_good(
-    repository: Path, run: Run, cast: Cast
-) -> None:
-    cast.play("claude", "cpu0", Habits(dies=True))
-    cast.play("claude", "cpu1", Habits())
-    (cast.folder / "codex-cpu1").symlink_to(cast.folder / "claude-cpu1")
-    spawn(run, "claude=2")
-    wait_for(lambda: fold(repository).workers["cpu0"].parked, timeout=90)
-    worker = fold(repository).workers["cpu0"]
-    assert worker.parked_until is None
-    assert "exited 6 times" in (worker.parked or "")
-    assert fold(repository).state == "running"  # the other goes on
-    assert status(run)["cpu0"]["agent_state"] == "parked"
-    run("stop", "--now", "--tag", "t")
-
-
 def test_without_tmux_they_run_headless(repository: Path, run: Run, cast: Cast) -> None:
     cast.play("claude", "cpu0", Habits(works="once"))
     spawn(run, "claude", "--no-tmux")

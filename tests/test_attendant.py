@@ -1,0 +1,155 @@
+"""The attendant of an agent, on a real worktree with real processes and a clock of our own."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+import toy_swarm
+from conftest import wait_for
+from toy_swarm import Story
+
+from swarm import agents, records
+from swarm.attendant import COOLING, STALLED, Attendant
+from swarm.config import Desk
+from swarm.experiment import Bench
+from swarm.journal import Cursor
+from swarm.mailbox import Mailbox, Saying
+
+
+class Care:
+    """An attendant with its clock, which is turned by hand."""
+
+    def __init__(self, story: Story, command: str) -> None:
+        self.story, self.now = story, 1000.0
+        folder = story.paths.worktree("cpu0")
+        Mailbox(folder).create(Desk(str(story.paths.root), story.paths.tag, "cpu0"))
+        self.bench: Bench = toy_swarm.bench_of(story.paths, "cpu0")
+        agent = agents.build(f"cmd:{command}", dict(os.environ))
+        self.attendant = Attendant(self.bench, agent, lambda: self.now)
+
+    def tend(self, seconds: float = 0.0) -> str:
+        """A round, so much later; return what it does now, in a word."""
+        self.now += seconds
+        self.bench.board.refresh()
+        self.attendant.tend(False)
+        return self.attendant.doing()[0]
+
+    def until(self, state: str) -> None:
+        """Let minutes pass until it is in this state."""
+        wait_for(lambda: self.tend(31.0) == state, every=0.01)
+
+    def events(self) -> list[records.AgentEvent]:
+        lines = self.bench.journal.read(Cursor())
+        return [line for line in lines if isinstance(line, records.AgentEvent)]
+
+    def starts(self) -> int:
+        return [event.state for event in self.events()].count("started")
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Story:
+    return Story(tmp_path / "a repo")
+
+
+def test_one_that_never_did_anything_is_parked_for_good(story: Story) -> None:
+    care = Care(story, "echo no such model >&2; exit 3")
+    care.until("parked")
+    worker = care.bench.board.workers["cpu0"]
+    assert worker.parked_until is None
+    assert "the agent exited 6 times" in (worker.parked or "")
+    assert care.starts() == 6
+    for _ in range(3):
+        assert care.tend(99_999.0) == "parked"
+    story.tell(records.Control(action="resume"))
+    assert care.tend() in ("working", "starting")
+    assert care.starts() == 7
+    care.attendant.end()
+
+
+def test_one_that_worked_before_is_tried_again_after_ever_longer_pauses(story: Story) -> None:
+    story.experiment("cpu0", 0.9)
+    care = Care(story, "exit 1")
+    for pause in COOLING:
+        care.until("parked")
+        event = care.events()[-1]
+        assert event.until is not None
+        assert (event.until - event.time).total_seconds() == pytest.approx(pause, abs=5)
+        assert f"until {event.until:%H:%M} UTC" in care.attendant.doing()[1]
+        assert care.tend(9999.0) == "parked"
+        now = datetime.now(UTC)  # as if that time had passed
+        story.tell(records.AgentEvent(worker="cpu0", state="parked", reason="x", until=now))
+        assert care.tend() != "parked"
+    care.until("parked")
+    assert care.bench.board.workers["cpu0"].parked_until is None
+
+
+def test_progress_makes_failures_forgotten(story: Story) -> None:
+    care = Care(story, "exit 1")
+    for _ in range(40):
+        care.tend(31.0)
+        care.attendant.made_progress()
+    assert care.bench.board.workers["cpu0"].parked is None
+
+
+def test_what_an_agent_says_of_itself_is_shown(story: Story) -> None:
+    care = Care(story, "sleep 999")
+    assert care.tend() == "working"
+    pid = care.attendant.pid
+    assert pid is not None
+    mailbox = care.attendant.mailbox
+    mailbox.say(Saying(pid, "waiting", "slow down; asks again soon", None))
+    assert care.attendant.doing() == ("waiting", "the agent waits: slow down; asks again soon")
+    mailbox.say(Saying(pid + 1, "waiting", "said by a predecessor", None))
+    assert care.attendant.doing()[0] == "working"
+    care.attendant.end()
+
+
+def test_an_agent_that_asks_to_be_parked_is(story: Story) -> None:
+    care = Care(story, "exec sleep 0.2")
+    care.tend()
+    assert care.attendant.pid is not None
+    until = datetime.now(UTC).timestamp() + 500
+    care.attendant.mailbox.say(Saying(care.attendant.pid, "parked", "5-hour limit", until))
+    worker = care.bench.board.workers["cpu0"]
+    wait_for(lambda: care.tend() and worker.parked)
+    assert worker.parked == "5-hour limit"
+    assert worker.parked_until is not None
+    assert worker.parked_until.timestamp() == pytest.approx(until, abs=0.01)
+
+
+def test_one_that_does_nothing_for_an_hour_is_started_again_but_not_while_it_trains(
+    story: Story,
+) -> None:
+    care = Care(story, "sleep 9999")
+    care.tend()
+    first = care.attendant.pid
+    name = story.claim("cpu0")
+    assert care.tend(2 * STALLED) == "working"  # its experiment is queued
+    assert care.attendant.pid == first
+    story.trial(name, "cpu0", 0.9)
+    care.tend()
+    assert care.tend(STALLED - 1) == "working"
+    assert care.attendant.pid == first
+    assert care.tend(2) == "starting"
+    assert care.tend(60) == "working"
+    assert care.attendant.pid != first
+    assert "no experiment for 1 h" in [event.reason for event in care.events()]
+    care.attendant.end()
+
+
+def test_an_agent_that_cannot_be_started_is_parked_with_the_reason(story: Story) -> None:
+    joined = story.board.workers["cpu0"].joined
+    story.tell(msgspec.structs.replace(joined, agent="claude"))
+    bench = toy_swarm.bench_of(story.paths, "cpu0")
+    settings = story.paths.root / ".claude.json"
+    settings.write_text("{ not json")
+    bench.environment = {"PATH": os.environ["PATH"], "HOME": str(story.paths.root)}
+    attendant = Attendant(bench, agents.build("claude", bench.environment), lambda: 0.0)
+    attendant.tend(False)
+    assert attendant.doing()[0] == "parked"
+    assert "settings" in attendant.doing()[1]
+    assert settings.read_text() == "{ not json"
