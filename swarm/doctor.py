@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 
 from swarm import config, cores, devices, keys, processes, sandbox
+from swarm.agents import clis
 from swarm.errors import SwarmError
 from swarm.filesystem import network_filesystem
 from swarm.records import Device
 
-AGENT_CLIS = ("claude", "codex", "gemini", "opencode", "aider")
 _MIN_PYTHON = (3, 11)
 _MIN_FREE_BYTES = 5e9
 _VERSION_SECONDS = 5.0
@@ -204,12 +204,17 @@ def _datasets(cache: Path) -> Check:
 
 
 def _agent_clis(environ: Mapping[str, str]) -> Check:
-    found = [name for name in AGENT_CLIS if shutil.which(name, path=environ.get("PATH"))]
+    """Which of the command lines in the table are here; the user's own table may be damaged."""
+    try:
+        table = clis.load(config.clis_file(environ))
+    except SwarmError as error:
+        return Check("agent CLIs", False, str(error), error.hint)
+    path = environ.get("PATH")
+    found = [name for name, cli in table.items() if shutil.which(cli.program, path=path)]
     if found:
         return Check("agent CLIs", True, ", ".join(found))
-    return Check(
-        "agent CLIs", None, "none", "the tuner needs none; any program can be one: --agent cmd:'…'"
-    )
+    known = ", ".join(table)
+    return Check("agent CLIs", None, f"none of {known}", "the tuner and built-in ones need none")
 
 
 def _api_keys(environ: Mapping[str, str]) -> Check:

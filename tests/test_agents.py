@@ -108,7 +108,7 @@ def test_what_cannot_be_started_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "kind", "model", "url"),
     [
-        ("anthropic", "anthropic", "claude-sonnet-4-5", None),
+        ("anthropic", "anthropic", "claude-sonnet-5-5", None),
         ("anthropic:claude-opus-4-5", "anthropic", "claude-opus-4-5", None),
         ("openai:llama@http://localhost:8000/v1", "openai", "llama", "http://localhost:8000/v1"),
         ("anthropic:claude@20250101", "anthropic", "claude@20250101", None),

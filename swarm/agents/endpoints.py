@@ -33,10 +33,12 @@ class Kind:
 
 KINDS = {
     "anthropic": Kind(
-        "claude-sonnet-4-5", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL",
+        "claude-sonnet-5-5", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL",
         "anthropic", "swarm.agents.anthropic",
     ),
-    "openai": Kind("gpt-5", "OPENAI_API_KEY", "OPENAI_BASE_URL", "openai", "swarm.agents.openai"),
+    "openai": Kind(
+        "gpt-6.1-sol", "OPENAI_API_KEY", "OPENAI_BASE_URL", "openai", "swarm.agents.openai",
+    ),
 }  # fmt: skip
 _KEYS_OF_HOSTS = {"openrouter.ai": "OPENROUTER_API_KEY"}
 _ADDRESS = re.compile(r"@(?=https?://)")
