@@ -316,6 +316,16 @@ def test_a_reply_that_is_cut_has_a_call_with_a_problem(wire: str) -> None:
 
 
 @wires
+def test_a_reply_that_is_cut_in_thought_leaves_a_conversation_to_go_on_with(wire: str) -> None:
+    with serve([Step(thinking="and then, and", stop="length"), Step("ok")]) as server:
+        model = provider(wire, server)
+        reply = ask(model)
+        assert (reply.text, reply.stop) == ("", "length")
+        assert ask(model, [Said("go"), Replied(reply), Said("be brief")]).text == "ok"
+        assert server.bad == []
+
+
+@wires
 def test_a_refusal_says_so(wire: str) -> None:
     said = "not that" if wire == "chat" else ""
     with serve([Step(said, stop="refusal")]) as server:
@@ -510,6 +520,10 @@ def test_no_arguments_are_too_odd(arguments: object) -> None:
 def test_a_message_is_one_short_line(text: str) -> None:
     assert len(one_line(text)) <= 300
     assert len(f"{one_line(text)}.".splitlines()) == 1
+
+
+def test_a_message_cannot_write_on_the_terminal() -> None:
+    assert one_line("a\x1b[31mb\a\r\nc\0") == "a[31mb c"
 
 
 def test_usage_adds_up() -> None:

@@ -124,6 +124,8 @@ class Message:
                 item = {**item, "arguments": "{}"} if call.problem else item
             if item.get("type") != "reasoning" or item.get("encrypted_content"):
                 content.append(item)  # nobody can read a reasoning item that is only a name
+        while content and content[-1].get("type") == "reasoning":
+            content.pop()  # cut off in thought; not accepted back without what follows
         parts = [part for item in items for part in item.get("content") or []]
         refusals = [part["refusal"] for part in parts if part.get("type") == "refusal"]
         texts = [part["text"] for part in parts if part.get("type") == "output_text"]
