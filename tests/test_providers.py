@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import Script, Server, Step, serve
 
-from swarm.agents import anthropic, failures, openai
+from swarm.agents import anthropic, failures, openai, responses
 from swarm.agents.chat import (
     Answered,
     BadRequest,
@@ -388,8 +388,9 @@ def test_openai_is_asked_for_responses_and_others_for_completions() -> None:
         assert ask(openai.make("m", server.url_openai, "")).text == "chat"
         assert server.requests[0].key == "none", "a server of one's own may need no key"
         assert ask(anthropic.make("m", server.url_anthropic + "/v1/", KEY)).text == "anthropic"
-    assert openai.make("m", None, KEY)._wire == "responses"  # type: ignore[attr-defined]
-    assert openai.make("m", openai.URL, KEY)._wire == "responses"  # type: ignore[attr-defined]
+    for url in (None, openai.URL, openai.URL + "/"):
+        made = openai.make("m", url, KEY)
+        assert made._format.request is responses.request  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("key", ["", "  ", "sk-…", "sk a", "sk\nx"])
