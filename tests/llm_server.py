@@ -74,7 +74,11 @@ Script: TypeAlias = Callable[[Request], Step] | Iterable[Step]
 
 
 class Server:
-    """The running server; everything that was asked is in `requests`."""
+    """The running server.
+
+    Everything that was asked is in `requests`; `bad` says which of it the real server would not
+    have accepted, and what went wrong in the script itself.
+    """
 
     def __init__(self, script: Script, unknown: Iterable[str] = ()) -> None:
         self.requests: list[Request] = []
@@ -107,15 +111,22 @@ class Server:
             for name in self.unknown & body.keys():
                 raise Bad(f"Unknown parameter: '{name}'.")
             wire.check(body, headers)
-        except (Bad, KeyError, ValueError, TypeError) as error:
-            self.bad.append(f"{type(error).__name__}: {error}")
+            tokens = self._tokens(wire, body)
+            return self._next(request), request.number, tokens
+        except (Bad, KeyError, ValueError, TypeError, AssertionError) as error:
+            with self._lock:
+                self.bad.append(f"{type(error).__name__}: {error}")
             return Step(status=400, message=self.bad[-1]), request.number, None
+
+    def _next(self, request: Request) -> Step:
         if self._steps is None:
             assert callable(self._script)
-            return self._script(request), request.number, self._tokens(wire, body)
+            return self._script(request)
         with self._lock:
-            step = next(self._steps, Step(status=400, message="the script is at its end"))
-        return step, request.number, self._tokens(wire, body)
+            step = next(self._steps, None)
+        if step is None:
+            raise Bad("the script is at its end")
+        return step
 
     def _tokens(self, wire: Wire, body: Fields) -> tuple[int, int, int]:
         texts = [json.dumps(part, sort_keys=True) for part in wire.prefix(body)]
@@ -139,10 +150,14 @@ class Server:
 def _request(
     wire: Wire, number: int, key: str, body: Fields, headers: Mapping[str, str]
 ) -> Request:
-    runs = [(who, [text for _, text in run]) for who, run in groupby(wire.story(body), first)]
+    try:
+        story = wire.story(body)
+    except (KeyError, TypeError):  # which the check will say
+        story = []
+    runs = [(who, [text for _, text in run]) for who, run in groupby(story, first)]
     start = runs[0][1] if runs else []
     name = hashlib.sha256("\n".join([key, str(body.get("model")), *start]).encode()).hexdigest()
-    after = wire.story(body)
+    after = story
     while any(who == "model" for who, _ in after):
         after = after[1:]
     return Request(

@@ -115,6 +115,7 @@ class Anthropic(Wire):
             expect(answers == open_calls, f"messages.{at}: `tool_use` ids {open_calls} were found "
                    f"without `tool_result` blocks immediately after: {answers}")  # fmt: skip
             kinds = [b["type"] for b in blocks]
+            expect(kinds[-1] != "thinking", f"messages.{at}: the final block cannot be `thinking`")
             first = "tool_result" if answers else kinds[0]
             expect(kinds[0] == first, f"messages.{at}: tool_result blocks must come first")
             uses = [b for b in blocks if b["type"] == "tool_use"]
@@ -225,6 +226,8 @@ class Responses(Wire):
                 expect(known, f"No tool call found for function call output {item['call_id']}")
                 open_calls.remove(item["call_id"])
             elif kind == "reasoning":
+                after = [each.get("role", "assistant") for each in body["input"][at + 1 :]][:1]
+                expect(after == ["assistant"], "'reasoning' without its required following item")
                 proof = secret(item["summary"][0]["text"])
                 expect(item.get("encrypted_content") == proof, "Item 'rs' not found")
             else:

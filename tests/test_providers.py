@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import Script, Server, Step, serve
 
-from swarm.agents import anthropic, failures, openai
+from swarm.agents import anthropic, failures, openai, responses
 from swarm.agents.chat import (
     Answered,
     BadRequest,
@@ -316,6 +316,16 @@ def test_a_reply_that_is_cut_has_a_call_with_a_problem(wire: str) -> None:
 
 
 @wires
+def test_a_reply_that_is_cut_in_thought_leaves_a_conversation_to_go_on_with(wire: str) -> None:
+    with serve([Step(thinking="and then, and", stop="length"), Step("ok")]) as server:
+        model = provider(wire, server)
+        reply = ask(model)
+        assert (reply.text, reply.stop) == ("", "length")
+        assert ask(model, [Said("go"), Replied(reply), Said("be brief")]).text == "ok"
+        assert server.bad == []
+
+
+@wires
 def test_a_refusal_says_so(wire: str) -> None:
     said = "not that" if wire == "chat" else ""
     with serve([Step(said, stop="refusal")]) as server:
@@ -378,8 +388,9 @@ def test_openai_is_asked_for_responses_and_others_for_completions() -> None:
         assert ask(openai.make("m", server.url_openai, "")).text == "chat"
         assert server.requests[0].key == "none", "a server of one's own may need no key"
         assert ask(anthropic.make("m", server.url_anthropic + "/v1/", KEY)).text == "anthropic"
-    assert openai.make("m", None, KEY)._wire == "responses"  # type: ignore[attr-defined]
-    assert openai.make("m", openai.URL, KEY)._wire == "responses"  # type: ignore[attr-defined]
+    for url in (None, openai.URL, openai.URL + "/"):
+        made = openai.make("m", url, KEY)
+        assert made._format.request is responses.request  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("key", ["", "  ", "sk-…", "sk a", "sk\nx"])
@@ -510,6 +521,10 @@ def test_no_arguments_are_too_odd(arguments: object) -> None:
 def test_a_message_is_one_short_line(text: str) -> None:
     assert len(one_line(text)) <= 300
     assert len(f"{one_line(text)}.".splitlines()) == 1
+
+
+def test_a_message_cannot_write_on_the_terminal() -> None:
+    assert one_line("a\x1b[31mb\a\r\nc\0") == "a[31mb c"
 
 
 def test_usage_adds_up() -> None:

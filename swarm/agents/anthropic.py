@@ -193,9 +193,7 @@ class _Message:
         text = "".join(block["text"] for block in self._blocks if block.get("type") == "text")
         if stop == "refusal" and self._explanation:
             text = f"{text}\n{self._explanation}".strip()
-        return Reply(
-            text, tuple(calls), stop, self._paid(), list(filter(_has_content, self._blocks))
-        )
+        return Reply(text, tuple(calls), stop, self._paid(), _acceptable(self._blocks))
 
     def _paid(self) -> Usage:
         return Usage(
@@ -206,9 +204,12 @@ class _Message:
         )
 
 
-def _has_content(block: Block) -> bool:
-    """Blank text comes from models now and then, and is not accepted back."""
-    return block.get("type") != "text" or bool(block["text"].strip())
+def _acceptable(blocks: Sequence[Block]) -> list[Block]:
+    """What is accepted back: no blank text, and no thought that was cut off at the end."""
+    kept = [block for block in blocks if block.get("type") != "text" or block["text"].strip()]
+    while kept and kept[-1].get("type") in ("thinking", "redacted_thinking"):
+        kept.pop()
+    return kept
 
 
 def _tool(tool: Tool) -> Block:

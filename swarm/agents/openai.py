@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from swarm.agents import completions, responses
@@ -50,13 +50,9 @@ def make(
 
     OpenAI is asked in its Responses format and others in Chat Completions, which they all have.
     """
-    return _OpenAI(
-        model,
-        address(base_url or URL),
-        usable(key, base_url),
-        wire or ("chat" if base_url and "//api.openai.com/" not in f"{base_url}/" else "responses"),
-        silent_seconds,
-    )
+    url = address(base_url or URL)
+    wire = wire or ("responses" if f"{url}/".startswith("https://api.openai.com/") else "chat")
+    return _OpenAI(model, url, usable(key, base_url), _FORMATS[wire], silent_seconds)
 
 
 class _Message(Protocol):
@@ -65,22 +61,47 @@ class _Message(Protocol):
     def reply(self) -> Reply: ...
 
 
+@dataclass(frozen=True)
+class _Format:
+    """What is different between the wires."""
+
+    request: Callable[..., dict[str, Any]]
+    message: Callable[[int], _Message]
+    create: Callable[[openai.OpenAI], Callable[..., openai.Stream[Any]]]
+    optional: Mapping[str, str]
+
+
+_FORMATS: dict[Wire, _Format] = {
+    "responses": _Format(
+        responses.request,
+        lambda turn: responses.Message(NAME),
+        lambda client: client.responses.create,
+        responses.OPTIONAL,
+    ),
+    "chat": _Format(
+        completions.request,
+        lambda turn: completions.Message(NAME, turn),
+        lambda client: client.chat.completions.create,
+        completions.OPTIONAL,
+    ),
+}
+
+
 class _OpenAI:
     name = NAME
 
     def __init__(
-        self, model: str, base_url: str, key: str, wire: Wire, silent_seconds: float
+        self, model: str, base_url: str, key: str, format_: _Format, silent_seconds: float
     ) -> None:
         silence()
         self.model = model
-        self._key, self._wire = key, wire
+        self._key, self._format = key, format_
         self._client = openai.OpenAI(
             api_key=key,
             base_url=base_url,
             timeout=openai.Timeout(silent_seconds, connect=CONNECT_SECONDS),
             max_retries=0,
         )
-        self._optional = (responses if wire == "responses" else completions).OPTIONAL
         self._unknown: set[str] = set()
 
     def reply(
@@ -91,13 +112,8 @@ class _OpenAI:
         turns: Sequence[Turn],
         show: Callable[[str], None],
     ) -> Reply:
-        message: _Message
-        if self._wire == "responses":
-            request = responses.request(self.model, system, context, tools, turns)
-            message = responses.Message(NAME)
-        else:
-            request = completions.request(self.model, system, context, tools, turns)
-            message = completions.Message(NAME, len(turns))
+        request = self._format.request(self.model, system, context, tools, turns)
+        message = self._format.message(len(turns))
         with closing(self._pieces(request, message)) as pieces:
             for piece in pieces:
                 show(piece)
@@ -105,30 +121,22 @@ class _OpenAI:
             return message.reply()
 
     def _pieces(self, request: dict[str, Any], message: _Message) -> Generator[str]:
-        bare = self._wire == "responses"  # where items are sent back, and null is not accepted
         with self._translated(), self._open(request) as stream:
             for event in stream:
-                if piece := message.take(event.to_dict(exclude_none=bare, warnings=False)):
+                if piece := message.take(event.to_dict(warnings=False)):
                     yield piece
 
     def _open(self, request: dict[str, Any]) -> openai.Stream[Any]:
         """Ask, and ask again without what this server turns out not to know."""
-        create: Callable[..., openai.Stream[Any]] = (
-            self._client.responses.create
-            if self._wire == "responses"
-            else self._client.chat.completions.create
-        )
+        create = self._format.create(self._client)
         while True:
             known = {name: value for name, value in request.items() if name not in self._unknown}
             try:
                 return create(**known, stream=True)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 said = f"{error.message} {error.body}"
-                refused = {
-                    name
-                    for name, word in self._optional.items()
-                    if word in said or f"'{name}'" in said
-                }
+                words = self._format.optional.items()
+                refused = {name for name, word in words if word in said or f"'{name}'" in said}
                 if not refused - self._unknown:
                     raise
                 self._unknown |= refused

@@ -97,7 +97,7 @@ class Message:
         if kind == "response.output_item.added":
             return "\n" if self._items else ""
         if kind == "response.output_item.done":
-            self._items.append(event["item"])
+            self._items.append(_bare(event["item"]))
         elif kind in ("response.completed", "response.incomplete"):
             self._response = event["response"]
         elif kind == "response.failed":
@@ -112,7 +112,7 @@ class Message:
     def reply(self) -> Reply:
         if self._response is None:
             raise Busy(f"{self._name}: the reply broke off")
-        items = self._items or self._response.get("output") or []
+        items = self._items or [_bare(item) for item in self._response.get("output") or []]
         cut = self._reason() not in ("", "content_filter")
         calls, content = [], []
         for item in items:
@@ -124,6 +124,8 @@ class Message:
                 item = {**item, "arguments": "{}"} if call.problem else item
             if item.get("type") != "reasoning" or item.get("encrypted_content"):
                 content.append(item)  # nobody can read a reasoning item that is only a name
+        while content and content[-1].get("type") == "reasoning":
+            content.pop()  # cut off in thought; not accepted back without what follows
         parts = [part for item in items for part in item.get("content") or []]
         refusals = [part["refusal"] for part in parts if part.get("type") == "refusal"]
         texts = [part["text"] for part in parts if part.get("type") == "output_text"]
@@ -145,6 +147,13 @@ class Message:
         usage = (self._response or {}).get("usage") or {}
         details = usage.get("input_tokens_details") or {}
         return paid(usage.get("input_tokens"), details, usage.get("output_tokens"))
+
+
+def _bare(value: Any) -> Any:
+    """Without nulls: they come in items but are not accepted back."""
+    if isinstance(value, dict):
+        return {name: _bare(each) for name, each in value.items() if each is not None}
+    return [_bare(each) for each in value] if isinstance(value, list) else value
 
 
 def paid(prompt: int | None, details: Mapping[str, Any], output: int | None) -> Usage:
