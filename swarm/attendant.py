@@ -13,11 +13,12 @@ from swarm.agents import prompts
 from swarm.agents.kinds import Agent, Errand
 from swarm.agents.process import AgentProcess
 from swarm.agents.watching import Finding, ScreenWatch
+from swarm.directions import name_of
 from swarm.errors import SwarmError
 from swarm.experiment import Bench
 from swarm.journal import utc_now
 from swarm.logfile import last_words_of
-from swarm.mailbox import Mailbox, Saying
+from swarm.mailbox import Mailbox
 from swarm.terminal import Terminal
 from swarm.workers import WorkerState
 
@@ -234,16 +235,12 @@ class Attendant:
         said = self.mailbox.said(self.pid)
         if self.finding and self.finding.state != "working":
             return self.finding.state, self.finding.reason
-        if said:
-            return said.state, _spoken(said)
-        return "working", "the agent proposes a change"
+        if said and said.state != "working":
+            return said.state, f"the agent waits: {said.reason}"
+        aim = self.bench.board.workforce.direction_of(self.bench.worker)
+        into = f" ({name_of(aim)})" if aim and self.agent.asks is not None else ""
+        return "working", f"the agent proposes a change{into}"
 
 
 def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _spoken(said: Saying) -> str:
-    return (
-        f"the agent {said.reason}" if said.state == "working" else f"the agent waits: {said.reason}"
-    )

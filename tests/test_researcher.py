@@ -94,7 +94,7 @@ def test_two_agents_improve_the_trainer_whatever_goes_wrong(repository: Path, ru
     for shown in (
         "slow down", "Overloaded", "not valid JSON", "the model refuses", "same as its base",
         "occurs 0 times", "no Python program", "there is no tool 'bash'", "A higher rate may help.",
-        "→ edit (1 → 1 lines)\n  - LR = ", "taken as e",
+        "→ edit (1 → 1 lines)\n  - LR = ", "taken as e", " keep 1.",
     ):  # fmt: skip
         assert shown in panes
     assert [e.claim.description for e in known.entries.values()][1].startswith("learning rate 0.0")
@@ -121,6 +121,7 @@ def test_what_was_spent_is_known_per_experiment(repository: Path, run: Run) -> N
     assert spent["usd"] == pytest.approx(sum(s.usd or 0 for s in spends) + device, abs=1e-5)
     assert spent["unpriced_tokens"] == 0
     assert "USD per experiment" in run("status", "--tag", "t").stdout
+    assert re.search(r"^cost     0\.0\d+ USD, \d+ k tokens$", run("show", "e1").stdout, re.M)
 
 
 def test_a_refused_key_parks_its_worker_alone_until_a_person_resumes_it(
@@ -256,5 +257,7 @@ def test_ideas_begin_with_a_brief_and_a_changed_base_is_merged(repository: Path,
     assert "Toy trainer" in text
     later = [json.dumps(r.body) for r in server.requests if r.turn == 0][-1]
     assert "Your own latest" in later or "Tried lately" in later
+    told = run("brief", "--tag", "t", cwd=repository / "worktrees" / "t" / "cpu1").stdout
+    assert told.startswith("You are worker cpu1")
     document = status(run)
     assert {worker["direction"] for worker in document["workers"]} == {"optimizer", "schedules"}

@@ -102,6 +102,7 @@ class Researcher:
         self._clock, self._sleep = clock, sleep
         self._calls, self._usage, self._reported = 0, Usage(), clock()
         self._fruitless, self._outages = 0, 0
+        self._open: list[str] = []
 
     def run(self) -> NoReturn:
         """Raises `Parked` when there is no point in going on now."""
@@ -136,6 +137,7 @@ class Researcher:
                 turns.append(Answered(tuple(self._use(toolbox, call) for call in reply.calls)))
                 if toolbox.submitted is not None:
                     self._fruitless = 0
+                    self._open.append(toolbox.submitted.experiment or "")
                     return toolbox.submitted.experiment
                 if toolbox.errors >= MOST_ERRORS:
                     why = SwarmError(f"{MOST_ERRORS} calls in a row failed")
@@ -151,7 +153,8 @@ class Researcher:
 
     def _is_over(self) -> bool:
         board = self.session.board
-        board.refresh()
+        if board.refresh():
+            self._show_verdicts()
         return bool(board.stopping or board.exhausted(utc_now()))
 
     # ---- the model -------------------------------------------------------------------------
@@ -250,6 +253,16 @@ class Researcher:
                 self.session.door.say("waiting", why)
                 said = why
             self._sleep(_POLL_SECONDS)
+
+    def _show_verdicts(self) -> None:
+        """Show how our experiments went, once it is known."""
+        for name in list(self._open):
+            entry = self.session.board.entry(name)
+            if entry.kind != "candidate":
+                self._open.remove(name)
+                score = f" {entry.estimate.mean:.6f}" if entry.estimate else ""
+                colour = {"keep": "32", "discard": "2"}.get(entry.kind, "31")
+                self.screen.line(f"● {name} {entry.kind}{score}: {entry.reason}", colour)
 
     def _brief(self) -> str:
         self.session.board.refresh()

@@ -107,6 +107,10 @@ def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
     if entry.metrics.num_steps:
         speed = entry.metrics.tokens_per_second or 0
         lines.append(f"speed    {entry.metrics.num_steps} steps, {speed:,.0f} tokens/s")
+    if entry.bill:
+        usd = entry.bill.known_usd
+        price = "at no known price" if usd is None else f"{usd:.4f} USD"
+        lines.append(f"cost     {price}, {tokens(entry.bill.tokens)} tokens")
     for trial in entry.trials:
         score = "" if trial.val_bpb is None else f"  val_bpb {trial.val_bpb:.6f}"
         purpose = "" if trial.purpose == "experiment" else f", {trial.purpose}"
