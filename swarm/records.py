@@ -14,6 +14,7 @@ Action = Literal["pause", "resume", "stop", "sync", "calibrate"]
 EndState = Literal["stopped", "finished"]
 Purpose = Literal["experiment", "replicate", "claim", "calibration"]
 
+MOST_TOKENS = 10**12
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -205,10 +206,12 @@ class Spend(Record, frozen=True, tag="spend"):
     request: str = ""
 
     def __post_init__(self) -> None:
-        counts = (self.calls, self.input_tokens, self.cached_tokens, self.written_tokens)
-        fine = min(*counts, self.output_tokens) >= 0 and (self.usd is None or self.usd >= 0)
-        if not fine:
-            raise ValueError("what was spent is not negative")
+        counts = (
+            self.calls, self.input_tokens, self.cached_tokens, self.written_tokens,
+            self.output_tokens,
+        )  # fmt: skip
+        if min(counts) < 0 or max(counts) > MOST_TOKENS or not 0 <= (self.usd or 0.0) < math.inf:
+            raise ValueError("nobody can have used that")
 
     @property
     def tokens(self) -> int:

@@ -101,9 +101,15 @@ def test_the_budget_of_a_swarm_is_for_agents_and_devices_together(tmp_path: Path
     assert story.board.exhausted(now) == "1.01 of 1 USD are spent"
 
 
-@pytest.mark.parametrize("wrong", [{"usd": -1.0}, {"input_tokens": -1}, {"usd": float("nan")}])
-def test_nobody_earns_by_spending(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="not negative"):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"usd": -1.0}, {"usd": float("nan")}, {"usd": float("inf")}, {"input_tokens": -1},
+        {"output_tokens": 10**13}, {"calls": 2**70},
+    ],
+)  # fmt: skip
+def test_nobody_earns_by_spending_or_spends_beyond_measure(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="nobody can have used that"):
         records.Spend(worker="cpu0", model="m", **wrong)  # type: ignore[arg-type]
 
 

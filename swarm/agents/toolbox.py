@@ -10,7 +10,7 @@ import msgspec
 from swarm.agents.chat import Call, Result, Tool
 from swarm.agents.draft import Draft
 from swarm.agents.session import Session
-from swarm.errors import Refused, SwarmError
+from swarm.errors import Refused
 from swarm.mailbox import Answer
 from swarm.standings import Entry
 from swarm.views import brief
@@ -105,7 +105,10 @@ class Toolbox:
         }  # fmt: skip
 
     def run(self, call: Call) -> Result:
-        """Do what the model asked for; what is wrong with it is told to the model."""
+        """Do what the model asked for; what is wrong with it is told to the model.
+
+        Raises `SwarmError` for what is wrong with the swarm.
+        """
         try:
             if call.problem:
                 raise Refused(
@@ -118,7 +121,7 @@ class Toolbox:
             answer = brief.clipped(self._answer(call), LONGEST_READ)
             self.errors = 0
             return Result(call, answer)
-        except SwarmError as error:
+        except Refused as error:
             self.errors += 1
             return Result(call, f"error: {error}\nhint: {error.hint}", is_error=True)
 
@@ -218,7 +221,7 @@ class Toolbox:
             if answer is not None:
                 self.submitted = answer
                 return f"taken as {answer.experiment}; its trial comes"
-        raise SwarmError("the worktree moves all the time", "submit again")
+        raise Refused("the worktree moves all the time", "submit again")
 
 
 def _tool(kind: type[msgspec.Struct]) -> Tool:
