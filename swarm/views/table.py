@@ -108,8 +108,8 @@ def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
         speed = entry.metrics.tokens_per_second or 0
         lines.append(f"speed    {entry.metrics.num_steps} steps, {speed:,.0f} tokens/s")
     if entry.bill:
-        usd = entry.bill.known_usd
-        price = "at no known price" if usd is None else f"{usd:.4f} USD"
+        known = entry.bill.known_usd
+        price = "at no known price" if known is None else f"{usd(known)} USD"
         lines.append(f"cost     {price}, {tokens(entry.bill.tokens)} tokens")
     for trial in entry.trials:
         score = "" if trial.val_bpb is None else f"  val_bpb {trial.val_bpb:.6f}"
@@ -196,11 +196,16 @@ def _spend(found: Document) -> list[str]:
     if not found["tokens"] and found["devices_usd"] is None:
         return []
     limit = "" if found["max_usd"] is None else f" of {found['max_usd']:g}"
-    line = f"spent: {found['usd']:.2f}{limit} USD, {tokens(found['tokens'])} tokens"
+    line = f"spent: {usd(found['usd'])}{limit} USD, {tokens(found['tokens'])} tokens"
     for what, each in (("experiment", "usd_per_experiment"), ("kept change", "usd_per_keep")):
-        line += "" if found[each] is None else f", {found[each]:.2f} USD per {what}"
+        line += "" if found[each] is None else f", {usd(found[each])} USD per {what}"
     unknown = found["unpriced_tokens"]
     return [line + (f" ({tokens(unknown)} tokens have no known price)" if unknown else "")]
+
+
+def usd(amount: float) -> str:
+    """`12.30`, or `0.0042` for what is less than a dime."""
+    return f"{amount:.2f}" if amount >= 0.1 or not amount else f"{amount:.4f}"
 
 
 def tokens(count: int) -> str:
