@@ -58,7 +58,9 @@ def choose_slots(
         raise UsageError(f"--agents {wanted} makes no swarm", "--agents 2")
     slots = devices.choose(wanted, order.devices, order.oversubscribe, environment)
     if not order.agent:
-        say("agent: tuner, the built-in offline one (choose with --agent)")
+        others = ", ".join(agents.available(environment))
+        here = f"; here are also {others}" if others else ""
+        say(f"agent: tuner, the built-in offline one{here} (choose with --agent)")
     if order.devices is None and slots[0].kind == "cpu":
         say(f"devices: no GPU found, so {len(slots)} CPU worker(s) (choose with --devices)")
     return slots, agents.assign(options, len(slots), environment)

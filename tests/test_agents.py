@@ -166,5 +166,10 @@ def test_an_agent_that_cannot_work_is_refused_before_anything_starts(tmp_path: P
     with pytest.raises(SwarmError, match="claude is not installed") as missing:
         agents.build("claude", mine).check(mine)
     assert "npm install" in missing.value.hint
+    assert agents.available(mine) == []
+    codex = tmp_path / "codex"
+    codex.write_text("#!/bin/sh\n")
+    codex.chmod(0o755)
+    assert agents.available(mine | {"OPENAI_API_KEY": "sk-1"}) == ["openai", "codex"]
     local = agents.build("openai:llama@http://127.0.0.1:8000/v1", mine)
     local.check(mine)  # a server on this machine needs no key

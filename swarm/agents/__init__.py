@@ -9,7 +9,7 @@ from pathlib import Path
 from swarm import config
 from swarm.agents import clis, endpoints
 from swarm.agents.kinds import Agent, BuiltIn, Command, Foreign
-from swarm.errors import UsageError
+from swarm.errors import SwarmError, UsageError
 
 
 def _tuner(model: str, passed: Sequence[str]) -> Agent:
@@ -53,6 +53,18 @@ def build(spec: str, environment: Mapping[str, str], passed: Sequence[str] = ())
         raise UsageError(f"unknown agent '{kind}'", f"known: {known}; any program: cmd:'…'")
     table[kind].argv("", model, True, False, Path())  # raises for a model where it takes none
     return Foreign(table[kind], model, tuple(passed))
+
+
+def available(environment: Mapping[str, str]) -> list[str]:
+    """The kinds of coding agents that could start here: there is a key, or the program."""
+    found = []
+    for kind in [*endpoints.KINDS, *clis.load(config.clis_file(environment))]:
+        try:
+            build(kind, environment).check(environment)
+        except SwarmError:
+            continue  # what it lacks is said when somebody asks for it
+        found.append(kind)
+    return found
 
 
 def assign(options: list[str], workers: int | None, environment: Mapping[str, str]) -> list[str]:
