@@ -202,8 +202,8 @@ KINDS = {
     "claude-suggestion": "prompt", "claude-theme": "dialog", "claude-trust": "dialog",
     "codex-busy": "busy", "codex-draft": "drafted", "codex-limit": "limit",
     "codex-limit-date": "limit", "codex-login": "login", "codex-login-401": "login",
-    "codex-prompt": "prompt", "codex-rate": "prompt", "codex-trust": "dialog",
-    "codex-update": "dialog",
+    "codex-prompt": "prompt", "codex-rate": "prompt", "codex-starting": "starting",
+    "codex-trust": "dialog", "codex-update": "dialog",
     "gemini-busy": "busy", "gemini-busy-draft": "busy", "gemini-limit": "limit",
     "gemini-login": "login", "gemini-login-401": "login", "gemini-prompt": "prompt",
     "gemini-trust": "dialog",
@@ -266,6 +266,8 @@ def test_limits_say_when_they_end() -> None:
 def test_what_is_above_a_newer_prompt_box_is_old() -> None:
     answered = screen("claude-trust") + screen("claude-prompt")
     assert sight("claude-trust", answered).kind == "prompt"
+    answered = screen("gemini-trust") + " Gemini CLI is restarting to apply the trust changes...\n"
+    assert sight("gemini-trust", answered).kind == "starting"
     answered = screen("gemini-trust") + screen("gemini-prompt")
     assert sight("gemini-trust", answered).kind == "prompt"
     again = screen("claude-prompt") + screen("claude-trust")

@@ -175,8 +175,12 @@ def test_a_persons_draft_is_left_alone(film: Film) -> None:
 
 def test_a_prompt_that_stands_unsent_is_sent() -> None:
     film = Film(Mind("the prompt, which is long", False, 0.0))
+    assert film.show(Sight("drafted", draft="the"), 5) == [], "somebody may have typed that"
     film.show(Sight("drafted", draft="the prompt, which is l"), 1.0)
     assert [act.keys for _, act in film.acts] == [("Enter",)]
+    film.show(BUSY, 1)
+    film.mind.did(Act("enter", "", ("Enter",)), film.now, "news")
+    assert film.first(Sight("drafted", draft="news"), 2) is not None, "also when it was the news"
 
 
 def test_who_needs_a_person_says_so_and_is_started_again_at_last(film: Film) -> None:

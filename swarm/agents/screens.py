@@ -64,7 +64,8 @@ def _sight(cli: Cli, plain: str, box: re.Match[str] | None, options: list[re.Mat
     draft = None if box is None else _draft(cli, box)
     echo = _last(cli.echo, plain[:start])
     took, since = echo is not None, echo.start() if echo else 0
-    if (dialog := _dialog(cli, plain, box.start() if box else 0)) is not None:
+    below = box.start() if box else 0
+    if (dialog := _dialog(cli, plain, below)) is not None:
         return dialog
     nearby = plain[max(since, _lines_above(plain, start, _BUSY_LINES_ABOVE)) :]
     if busy := next((found for sign in cli.busy if (found := _last([sign], nearby))), None):
@@ -74,13 +75,15 @@ def _sight(cli: Cli, plain: str, box: re.Match[str] | None, options: list[re.Mat
         return Sight("limit", _telling(limit), draft=draft, reset=reset, took=took)
     if login := _last(cli.login, plain[since:]):
         return Sight("login", _telling(login), draft=draft, took=took)
-    if options and (not box or options[0].start() > box.start()):
+    starting = _last(cli.starting, plain)
+    started = starting.start() if starting else -1
+    if options and options[0].start() > max(started, box.start() if box else -1):
         above = plain[: options[0].start()].rstrip(_BORDER + "\n")
         return Sight("asks", _last_line(above) or _telling(options[0]))
+    if starting and started >= below and not took:
+        return Sight("starting", _telling(starting))
     if draft is not None:
         return Sight("drafted" if draft else "prompt", draft, draft=draft, took=took)
-    if starting := _last(cli.starting, plain):
-        return Sight("starting", _telling(starting))
     return Sight("unknown" if plain.strip() else "starting", _last_line(plain), took=took)
 
 
@@ -88,7 +91,10 @@ def _dialog(cli: Cli, plain: str, below: int) -> Sight | None:
     """The last known question, if it is newer than the prompt box."""
     known = [(found, d) for d in cli.dialogs if (found := _last([d.sign], plain))]
     sign, dialog = max(known, key=lambda pair: pair[0].start(), default=(None, None))
+    answered = _last(cli.starting, plain)
     if sign is None or dialog is None or sign.start() < below:
+        return None
+    if answered and answered.start() > sign.start():
         return None
     keys = dialog.keys or _step(dialog, _options(plain[sign.start() :]))
     return Sight("dialog" if keys else "asks", _telling(sign), keys)
