@@ -455,6 +455,22 @@ def test_one_that_ends_after_an_experiment_is_left_to_end(start: Start) -> None:
     assert len(watched.events("got")) == 1
 
 
+@pytest.mark.parametrize("in_tmux", [False, pytest.param(True, marks=needs_tmux)])
+def test_a_stand_in_does_experiments_in_a_swarm(
+    run: Any, repository: Path, tmp_path: Path, in_tmux: bool
+) -> None:
+    program = install(tmp_path / "bin", "claude", Habits())
+    flags = () if in_tmux else ("--no-tmux",)
+    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "f", "--max-experiments", "3",
+        "--agent", f"cmd:exec '{program}' -- go", *flags)  # fmt: skip
+
+    def finished() -> bool:
+        return '"finished"' in run("status", "--tag", "f", "--json").stdout
+
+    wait_for(finished, timeout=60, every=0.5)
+    assert run("board", "--tag", "f").stdout.count("learning rate 0.") == 3
+
+
 @needs_tmux
 def test_a_screen_that_does_not_change_is_hardly_looked_at(start: Start) -> None:
     watched = start(Habits(works="idle"))
