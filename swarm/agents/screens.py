@@ -22,8 +22,8 @@ _OPTION = re.compile(
 )
 _BORDER = " \t│┃|╭╮╰╯─━═❯›●>■✕⎿✻*"
 _LINE_CHARACTERS = 120
-_BUSY_LINES_ABOVE = 8
-"""A sign of being busy stands that near above the prompt box, or below."""
+_LINES_ABOVE = 10
+"""Signs of what is now stand that near above the prompt box, or below; above may be anything."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,14 @@ def _sight(cli: Cli, plain: str, box: re.Match[str] | None, options: list[re.Mat
     below = box.start() if box else 0
     if (dialog := _dialog(cli, plain, below)) is not None:
         return dialog
-    nearby = plain[max(since, _lines_above(plain, start, _BUSY_LINES_ABOVE)) :]
+    nearby = plain[max(since, _lines_above(plain, start, _LINES_ABOVE)) :]
+    recent = nearby if box else plain[since:]
     if busy := next((found for sign in cli.busy if (found := _last([sign], nearby))), None):
         return Sight("busy", _telling(busy), draft=draft, took=took)
-    if limit := _last(cli.limit, plain[since:]):
+    if limit := _last(cli.limit, recent):
         reset = limit.groupdict().get("reset") or ""
         return Sight("limit", _telling(limit), draft=draft, reset=reset, took=took)
-    if login := _last(cli.login, plain[since:]):
+    if login := _last(cli.login, recent):
         return Sight("login", _telling(login), draft=draft, took=took)
     starting = _last(cli.starting, plain)
     started = starting.start() if starting else -1
@@ -181,9 +182,12 @@ def _is_faint(codes: str | None, faint: bool) -> bool:
 
 
 def _lines_above(text: str, position: int, lines: int) -> int:
-    for _ in range(lines):
-        position = text.rfind("\n", 0, max(position, 0))
-    return max(position, 0)
+    """Where the last `lines` lines above `position` begin; blank ones are not counted."""
+    while lines and position > 0:
+        start = text.rfind("\n", 0, position - 1) + 1
+        lines -= bool(text[start:position].strip())
+        position = start
+    return position
 
 
 def _telling(found: re.Match[str]) -> str:

@@ -21,7 +21,8 @@ _PASTED_READY_SECONDS, _ARGUMENT_SECONDS = 0.2, 4.0
 command line it is only pasted if it was lost there."""
 _ENTER_SECONDS, _ENTER_AGAIN_SECONDS, _PASTE_AGAIN_SECONDS = 0.25, 0.8, 1.5
 _ENTERS, _PASTES = 4, 3
-_ANSWER_AGAIN_SECONDS, _ANSWERS = 1.0, 12
+_ANSWER_AGAIN_SECONDS, _ANSWERS = 3.0, 12
+"""A key that was taken late must not answer the next dialog."""
 _SETTLED_SECONDS = 1.0
 _START_SECONDS, _FROZEN_SECONDS, _PATIENCE_SECONDS = 180.0, 60.0, 600.0
 _UNKNOWN_LIMIT, _LIMIT_AGAIN = timedelta(minutes=30), timedelta(minutes=5)
