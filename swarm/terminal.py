@@ -27,8 +27,7 @@ class Terminal:
 
     def __init__(self, socket: str, pane: str, environment: Mapping[str, str]) -> None:
         self.pane = pane
-        # Without -u, tmux prints what is not ASCII as underscores under a locale of C.
-        self._base = ["tmux", "-u", "-S", socket]
+        self._base = ["tmux", "-S", socket]
         self._environment = {k: v for k, v in environment.items() if k in ("PATH", "HOME", "LANG")}
         self._buffer = f"swarm-{pane.removeprefix('%')}-{os.getpid()}"
 

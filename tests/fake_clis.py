@@ -117,7 +117,9 @@ class Screen:
             return [*([] if CODEX else [bar]), "", *text, "", *menu, "", " Enter to confirm"]
         if not self.ready:
             return [""]
-        below = ["", "  ? for shortcuts"] if CODEX else [bar, "  ⏵⏵ accept edits on"]
+        below = [bar, "  ⏵⏵ accept edits on"]
+        if CODEX:
+            below = ["", "  gpt-5 · ~/tree", "  ? for shortcuts"]
         busy = []
         if self.busy:
             spinner = "·✢✳✶✻✽"[self.ticks % 6]
@@ -233,7 +235,9 @@ signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
 argument = sys.argv[-1] if "--" in sys.argv else ""
 note("started")
 if H["dies"]:
-    sys.exit("cannot start: no such option")
+    print("cannot start: no such option", flush=True)
+    time.sleep(0.3)  # tmux may lose what is printed right before the end
+    sys.exit(1)
 if sys.stdout.isatty() and sys.stdin.isatty():
     before = termios.tcgetattr(0)
     try:

@@ -98,11 +98,12 @@ def test_command_lines_that_were_seen_to_work(tmp_path: Path) -> None:
     assert claude.argv("go", "opus", True, False, tree) == [
         "claude", "--dangerously-skip-permissions",
         "--settings", '{"skipDangerousModePermissionPrompt":true}',
-        "--model", "opus", "--", "go",
+        "--disallowedTools", "AskUserQuestion,EnterPlanMode", "--model", "opus", "--", "go",
     ]  # fmt: skip
     assert claude.argv("go", "", False, True, tree) == [
-        "claude", "-p", "--permission-mode", "acceptEdits",
-        "--allowedTools", "Bash,Edit,Write,Read,Glob,Grep", "--", "go",
+        "claude", "-p", "--permission-mode", "dontAsk",
+        "--allowedTools", "Bash,Edit,Write,Read,Glob,Grep",
+        "--disallowedTools", "AskUserQuestion,EnterPlanMode", "--", "go",
     ]  # fmt: skip
     quoted = str(tree.resolve()).replace('"', '\\"')
     assert codex.argv("go", "", False, True, tmp_path / "link") == [
@@ -202,8 +203,8 @@ KINDS = {
     "claude-suggestion": "prompt", "claude-theme": "dialog", "claude-trust": "dialog",
     "codex-busy": "busy", "codex-draft": "drafted", "codex-limit": "limit",
     "codex-limit-date": "limit", "codex-login": "login", "codex-login-401": "login",
-    "codex-prompt": "prompt", "codex-rate": "prompt", "codex-trust": "dialog",
-    "codex-update": "dialog",
+    "codex-prompt": "prompt", "codex-rate": "prompt", "codex-starting": "starting",
+    "codex-trust": "dialog", "codex-update": "dialog",
     "gemini-busy": "busy", "gemini-busy-draft": "busy", "gemini-limit": "limit",
     "gemini-login": "login", "gemini-login-401": "login", "gemini-prompt": "prompt",
     "gemini-trust": "dialog",
@@ -266,10 +267,19 @@ def test_limits_say_when_they_end() -> None:
 def test_what_is_above_a_newer_prompt_box_is_old() -> None:
     answered = screen("claude-trust") + screen("claude-prompt")
     assert sight("claude-trust", answered).kind == "prompt"
+    answered = screen("gemini-trust") + " Gemini CLI is restarting to apply the trust changes...\n"
+    assert sight("gemini-trust", answered).kind == "starting"
     answered = screen("gemini-trust") + screen("gemini-prompt")
     assert sight("gemini-trust", answered).kind == "prompt"
     again = screen("claude-prompt") + screen("claude-trust")
     assert sight("claude-trust", again).kind == "dialog"
+
+
+def test_what_an_agent_writes_about_limits_is_none() -> None:
+    said = "\n".join(f"● line {number}" for number in range(12))
+    for name in ("claude-limit", "claude-login-401", "claude-retrying"):
+        line = next(line for line in screen(name).splitlines() if sight(name).line[:20] in line)
+        assert sight(name, f"{line}\n{said}\n{screen('claude-prompt')}").kind == "prompt"
 
 
 def test_drafts_are_told_from_suggestions() -> None:

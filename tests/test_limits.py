@@ -51,6 +51,7 @@ def berlin(*when: int) -> datetime:
         ("resets 8:30pm (Middle/Earth)", None),
         ("limit reached|1000000000", None),
         ("in 40 days", None),
+        ("in 7777777 weeks", None),
         ("every 5h and every week", NOW + timedelta(hours=5)),
         ("upgrade your plan, up to 20 people", None),
         ("", None),
@@ -58,6 +59,13 @@ def berlin(*when: int) -> datetime:
 )  # fmt: skip
 def test_what_clis_say(text: str, expected: datetime | None) -> None:
     assert reset_time(text, NOW) == expected
+
+
+def test_the_clocks_are_turned_back() -> None:
+    before = berlin(2026, 10, 24, 22)
+    assert reset_time("in 8 hours", before) == berlin(2026, 10, 25, 5)
+    assert reset_time("resets Nov 1 at 8:30pm", before) == berlin(2026, 11, 1, 20, 30)
+    assert reset_time("resets Nov 1 at 9:30pm", before) is None, "that is more than eight days"
 
 
 def test_the_year_turns() -> None:

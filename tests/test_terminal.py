@@ -44,7 +44,8 @@ def panes(tmp_path: Path, environment: dict[str, str]) -> Iterator[TmuxPanes]:
 def terminal(panes: TmuxPanes, tmp_path: Path, environment: dict[str, str]) -> Terminal:
     argv = [sys.executable, "-c", ECHO]
     pane = panes.start("cpu0", argv, environment, tmp_path, tmp_path / "log")
-    inside = {**environment, "TMUX": f"{panes.socket},17,0", "TMUX_PANE": pane or ""}
+    inside = {"PATH": environment["PATH"], "LANG": "C"}
+    inside |= {"TMUX": f"{panes.socket},17,0", "TMUX_PANE": pane or ""}
     found = Terminal.of(inside)
     assert found is not None
     wait_for(lambda: "ready" in found.screen())

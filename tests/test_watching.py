@@ -117,9 +117,10 @@ def test_a_dialog_is_answered_key_by_key_and_again_where_it_stays() -> None:
     enter = Sight("dialog", "Bypass?", ("Enter",))
     assert [act.keys for act in film.show(down, 0.5)] == [("Down",)]
     assert [act.keys for act in film.show(enter, 0.5)] == [("Enter",)]
-    assert [act.keys for act in film.show(enter, 3.0)] == [("Enter",), ("Enter",)]
+    assert film.show(enter, 2.0) == [], "it may only be slow"
+    assert [act.keys for act in film.show(enter, 6.0)] == [("Enter",), ("Enter",)]
     assert film.finding == Finding("dialog", "Bypass?")
-    film.show(enter, 30)
+    film.show(enter, 50)
     assert film.finding == Finding("asks", "waits for a person: Bypass?")
     assert len(film.acts) == 12
     assert [act.keys for act in film.show(Sight("dialog", "Trust?", ("Enter",)))] == [("Enter",)]
@@ -175,8 +176,12 @@ def test_a_persons_draft_is_left_alone(film: Film) -> None:
 
 def test_a_prompt_that_stands_unsent_is_sent() -> None:
     film = Film(Mind("the prompt, which is long", False, 0.0))
+    assert film.show(Sight("drafted", draft="the"), 5) == [], "somebody may have typed that"
     film.show(Sight("drafted", draft="the prompt, which is l"), 1.0)
     assert [act.keys for _, act in film.acts] == [("Enter",)]
+    film.show(BUSY, 1)
+    film.mind.did(Act("enter", "", ("Enter",)), film.now, "news")
+    assert film.first(Sight("drafted", draft="news"), 2) is not None, "also when it was the news"
 
 
 def test_who_needs_a_person_says_so_and_is_started_again_at_last(film: Film) -> None:
@@ -449,6 +454,22 @@ def test_one_that_ends_after_an_experiment_is_left_to_end(start: Start) -> None:
     for _ in range(5):
         watched.look()
     assert len(watched.events("got")) == 1
+
+
+@pytest.mark.parametrize("in_tmux", [False, pytest.param(True, marks=needs_tmux)])
+def test_a_stand_in_does_experiments_in_a_swarm(
+    run: Any, repository: Path, tmp_path: Path, in_tmux: bool
+) -> None:
+    program = install(tmp_path / "bin", "claude", Habits())
+    flags = () if in_tmux else ("--no-tmux",)
+    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "f", "--max-experiments", "3",
+        "--agent", f"cmd:exec '{program}' -- go", *flags)  # fmt: skip
+
+    def finished() -> bool:
+        return '"finished"' in run("status", "--tag", "f", "--json").stdout
+
+    wait_for(finished, timeout=60, every=0.5)
+    assert run("board", "--tag", "f").stdout.count("learning rate 0.") == 3
 
 
 @needs_tmux

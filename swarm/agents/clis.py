@@ -61,7 +61,7 @@ class Cli(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     model: tuple[str, ...] = ()
     permissions: tuple[str, ...] = ()
     root_permissions: tuple[str, ...] | None = None
-    trust_options: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     trust: Trust | None = None
     keys: tuple[str, ...] = ()
     set: dict[str, str] = {}
@@ -102,7 +102,7 @@ class Cli(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         may = self.permissions
         if root and self.root_permissions is not None:
             may = self.root_permissions
-        options = [*may, *self.trust_options, *(self.model if model else ())]
+        options = [*may, *self.options, *(self.model if model else ())]
         form = self.terminal if terminal else self.headless
         real = str(worktree.resolve())
         values = {

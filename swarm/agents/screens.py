@@ -22,8 +22,8 @@ _OPTION = re.compile(
 )
 _BORDER = " \t│┃|╭╮╰╯─━═❯›●>■✕⎿✻*"
 _LINE_CHARACTERS = 120
-_BUSY_LINES_ABOVE = 8
-"""A sign of being busy stands that near above the prompt box, or below."""
+_LINES_ABOVE = 10
+"""Signs of what is now stand that near above the prompt box, or below; above may be anything."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,27 @@ def _sight(cli: Cli, plain: str, box: re.Match[str] | None, options: list[re.Mat
     draft = None if box is None else _draft(cli, box)
     echo = _last(cli.echo, plain[:start])
     took, since = echo is not None, echo.start() if echo else 0
-    if (dialog := _dialog(cli, plain, box.start() if box else 0)) is not None:
+    below = box.start() if box else 0
+    if (dialog := _dialog(cli, plain, below)) is not None:
         return dialog
-    nearby = plain[max(since, _lines_above(plain, start, _BUSY_LINES_ABOVE)) :]
+    nearby = plain[max(since, _lines_above(plain, start, _LINES_ABOVE)) :]
+    recent = nearby if box else plain[since:]
     if busy := next((found for sign in cli.busy if (found := _last([sign], nearby))), None):
         return Sight("busy", _telling(busy), draft=draft, took=took)
-    if limit := _last(cli.limit, plain[since:]):
+    if limit := _last(cli.limit, recent):
         reset = limit.groupdict().get("reset") or ""
         return Sight("limit", _telling(limit), draft=draft, reset=reset, took=took)
-    if login := _last(cli.login, plain[since:]):
+    if login := _last(cli.login, recent):
         return Sight("login", _telling(login), draft=draft, took=took)
-    if options and (not box or options[0].start() > box.start()):
+    starting = _last(cli.starting, plain)
+    started = starting.start() if starting else -1
+    if options and options[0].start() > max(started, box.start() if box else -1):
         above = plain[: options[0].start()].rstrip(_BORDER + "\n")
         return Sight("asks", _last_line(above) or _telling(options[0]))
+    if starting and started >= below and not took:
+        return Sight("starting", _telling(starting))
     if draft is not None:
         return Sight("drafted" if draft else "prompt", draft, draft=draft, took=took)
-    if starting := _last(cli.starting, plain):
-        return Sight("starting", _telling(starting))
     return Sight("unknown" if plain.strip() else "starting", _last_line(plain), took=took)
 
 
@@ -88,7 +92,10 @@ def _dialog(cli: Cli, plain: str, below: int) -> Sight | None:
     """The last known question, if it is newer than the prompt box."""
     known = [(found, d) for d in cli.dialogs if (found := _last([d.sign], plain))]
     sign, dialog = max(known, key=lambda pair: pair[0].start(), default=(None, None))
+    answered = _last(cli.starting, plain)
     if sign is None or dialog is None or sign.start() < below:
+        return None
+    if answered and answered.start() > sign.start():
         return None
     keys = dialog.keys or _step(dialog, _options(plain[sign.start() :]))
     return Sight("dialog" if keys else "asks", _telling(sign), keys)
@@ -175,9 +182,12 @@ def _is_faint(codes: str | None, faint: bool) -> bool:
 
 
 def _lines_above(text: str, position: int, lines: int) -> int:
-    for _ in range(lines):
-        position = text.rfind("\n", 0, max(position, 0))
-    return max(position, 0)
+    """Where the last `lines` lines above `position` begin; blank ones are not counted."""
+    while lines and position > 0:
+        start = text.rfind("\n", 0, position - 1) + 1
+        lines -= bool(text[start:position].strip())
+        position = start
+    return position
 
 
 def _telling(found: re.Match[str]) -> str:

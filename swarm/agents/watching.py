@@ -21,7 +21,8 @@ _PASTED_READY_SECONDS, _ARGUMENT_SECONDS = 0.2, 4.0
 command line it is only pasted if it was lost there."""
 _ENTER_SECONDS, _ENTER_AGAIN_SECONDS, _PASTE_AGAIN_SECONDS = 0.25, 0.8, 1.5
 _ENTERS, _PASTES = 4, 3
-_ANSWER_AGAIN_SECONDS, _ANSWERS = 1.0, 12
+_ANSWER_AGAIN_SECONDS, _ANSWERS = 3.0, 12
+"""A key that was taken late must not answer the next dialog."""
 _SETTLED_SECONDS = 1.0
 _START_SECONDS, _FROZEN_SECONDS, _PATIENCE_SECONDS = 180.0, 60.0, 600.0
 _UNKNOWN_LIMIT, _LIMIT_AGAIN = timedelta(minutes=30), timedelta(minutes=5)
@@ -86,6 +87,7 @@ class Mind:
         self._waits_since: float | None = None
         self._answered, self._answered_at, self._answers = Sight("unknown"), now, 0
         self._limit, self._until = "", datetime.max
+        self._sent = prompt
         self._tried: datetime | None = None
 
     def decide(self, sight: Sight, now: float, waits: bool, clock: datetime) -> Step:
@@ -114,8 +116,9 @@ class Mind:
             return Finding("working", sight.line), None
         return self._unclear(sight, now), None
 
-    def did(self, act: Act, now: float) -> None:
-        """Remember that it was done."""
+    def did(self, act: Act, now: float, text: str = "") -> None:
+        """Remember that it was done, and what text was pasted."""
+        self._sent = text or self._sent
         if act.kind == "answer":
             self._answered_at, self._answers = now, self._answers + 1
         elif act.kind == "enter" and self.sending:
@@ -215,11 +218,12 @@ class Mind:
         return idle, Act("paste", f"nudged, {self.nudges + 1} of {len(NUDGE_AFTER_SECONDS)}")
 
     def _drafted(self, sight: Sight, now: float) -> Step:
-        """Unsent text: ours if it begins like the prompt, else a person's, which is left alone."""
+        """Unsent text: ours if it begins like what we sent, else a person's, left alone."""
         draft = sight.draft or ""
-        if not self.delivered and self.prompt.startswith(draft[:_OURS_CHARACTERS]):
-            self.sending = Sending(Act("paste", "sent the prompt", text=self.prompt), now)
-            return Finding("starting", "gets its prompt"), None
+        first_line = (self._sent.splitlines() or [""])[0]
+        if draft[:_OURS_CHARACTERS] == first_line[:_OURS_CHARACTERS]:
+            self.sending = Sending(Act("paste", "sent what stood there", text=self._sent), now)
+            return Finding(self._before, "holds what it was sent"), None
         too_long = self._waited(now) > _PATIENCE_SECONDS
         return Finding("prompt", f"has unsent text: {draft[:60]}", hopeless=too_long), None
 
@@ -301,8 +305,7 @@ class ScreenWatch:
         if self._terminal.person_is_typing(self._clock().timestamp()):
             self._hands_off_until = now + _HELD_SECONDS
             return replace(finding, reason="a person is at its pane")
-        self._perform(act)
-        self._mind.did(act, now)
+        self._mind.did(act, now, self._perform(act))
         return replace(finding, nudged=act.why)
 
     def _pause(self, now: float, log_bytes: int) -> float:
@@ -322,8 +325,11 @@ class ScreenWatch:
         self._looked_at = float("-inf")
         return now
 
-    def _perform(self, act: Act) -> None:
-        if act.kind == "paste":
-            self._terminal.paste(self._news() if act.text is None else act.text)
-        else:
+    def _perform(self, act: Act) -> str:
+        """Do it; return the text that was pasted."""
+        if act.kind != "paste":
             self._terminal.press(*act.keys)
+            return ""
+        text = self._news() if act.text is None else act.text
+        self._terminal.paste(text)
+        return text
