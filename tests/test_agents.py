@@ -11,8 +11,8 @@ import pytest
 from conftest import wait_for
 
 from swarm import agents
-from swarm.agents.endpoints import Endpoint
 from swarm.agents.kinds import BuiltIn, Errand
+from swarm.agents.models.endpoints import Endpoint
 from swarm.agents.process import BACKOFF_SECONDS, AgentProcess
 from swarm.errors import SwarmError, UsageError
 

@@ -55,9 +55,9 @@ HEAVY = {"torch", "numpy", "optuna", "anthropic", "openai", "httpx2", "matplotli
          "ray", "sky"}  # fmt: skip
 WRAPPED = {
     "optuna": {"agents/tpe.py"},
-    "anthropic": {"agents/anthropic.py"},
-    "openai": {"agents/openai.py"},
-    "httpx2": {"agents/anthropic.py", "agents/openai.py"},
+    "anthropic": {"agents/models/anthropic.py"},
+    "openai": {"agents/models/openai.py"},
+    "httpx2": {"agents/models/anthropic.py", "agents/models/openai.py"},
     "libtmux": {"tmux.py"},
     "git": {"worktree.py"},
     "matplotlib": {"views/plots.py", "commands/simulating.py"},

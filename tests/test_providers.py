@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import Script, Server, Step, serve
 
-from swarm.agents import anthropic, failures, openai, responses
-from swarm.agents.chat import (
+from swarm.agents.models import anthropic, failures, openai, responses
+from swarm.agents.models.chat import (
     Answered,
     BadRequest,
     Busy,
@@ -423,7 +423,7 @@ def test_an_sdk_that_is_told_to_log_says_nothing() -> None:
 import importlib, sys
 sys.path.insert(0, "tests")
 from llm_server import Step, serve
-from swarm.agents import chat
+from swarm.agents.models import chat
 with serve([Step("ok")] * 2) as server:
     for name, url in ("anthropic", server.url_anthropic), ("openai", server.url_openai):
         model = importlib.import_module("swarm.agents." + name).make("m", url, {KEY!r})
@@ -456,7 +456,7 @@ def test_without_the_sdk_there_is_a_hint(sdk: str) -> None:
     program = f"""
 import sys
 sys.modules[{sdk!r}] = None
-import swarm.agents.chat, swarm.agents.failures, swarm.agents.responses, swarm.agents.completions
+from swarm.agents.models import chat, completions, failures, responses
 heavy = {{"anthropic", "openai", "httpx2", "pydantic"}}
 assert not any(map(sys.modules.get, heavy))
 from swarm.errors import SwarmError

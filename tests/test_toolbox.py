@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_swarm import Story
 
-from swarm.agents.chat import Call
 from swarm.agents.draft import Draft
+from swarm.agents.models.chat import Call
 from swarm.agents.session import Session
 from swarm.agents.toolbox import LONGEST_READ, TOOLS, Toolbox
 from swarm.config import Desk

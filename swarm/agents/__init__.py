@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from swarm import config
-from swarm.agents import clis, endpoints
+from swarm.agents import clis
 from swarm.agents.kinds import Agent, BuiltIn, Command, Foreign
+from swarm.agents.models import endpoints
 from swarm.errors import SwarmError, UsageError
 
 

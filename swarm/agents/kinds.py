@@ -12,7 +12,7 @@ from typing import Protocol
 from swarm import config, keys
 from swarm.agents import transcripts
 from swarm.agents.clis import Cli
-from swarm.agents.endpoints import Endpoint
+from swarm.agents.models.endpoints import Endpoint
 from swarm.agents.transcripts import Transcripts
 from swarm.errors import SwarmError
 

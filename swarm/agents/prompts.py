@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.agents.chat import Stop
+from swarm.agents.models.chat import Stop
 from swarm.views import brief
 
 SYSTEM = """\

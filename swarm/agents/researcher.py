@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from swarm.agents import prompts
-from swarm.agents.chat import (
+from swarm.agents.models.chat import (
     Answered,
     BadRequest,
     Busy,

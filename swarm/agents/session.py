@@ -135,7 +135,8 @@ def run_tuner(worktree: Path, environment: Mapping[str, str]) -> None:
 
 def run_researcher(worktree: Path, spec: str, environment: Mapping[str, str]) -> None:
     """Run a built-in coding agent in `worktree` until it is ended."""
-    from swarm.agents import endpoints, researcher
+    from swarm.agents import researcher
+    from swarm.agents.models import endpoints
 
     kind, _, model = spec.partition(":")
     endpoint = endpoints.parse(kind, model)

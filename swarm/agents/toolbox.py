@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from swarm.agents.chat import Call, Result, Tool
 from swarm.agents.draft import Draft
+from swarm.agents.models.chat import Call, Result, Tool
 from swarm.agents.session import Session
 from swarm.errors import Refused
 from swarm.mailbox import Answer

@@ -14,7 +14,7 @@ from swarm import keys
 from swarm.errors import SwarmError, UsageError
 
 if TYPE_CHECKING:
-    from swarm.agents.chat import Provider
+    from swarm.agents.models.chat import Provider
 
 NO_KEY = "none"
 """What is sent to a server that wants no key: the SDKs insist on one."""
@@ -34,10 +34,10 @@ class Kind:
 KINDS = {
     "anthropic": Kind(
         "claude-sonnet-5-5", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL",
-        "anthropic", "swarm.agents.anthropic",
+        "anthropic", "swarm.agents.models.anthropic",
     ),
     "openai": Kind(
-        "gpt-6.1-sol", "OPENAI_API_KEY", "OPENAI_BASE_URL", "openai", "swarm.agents.openai",
+        "gpt-6.1-sol", "OPENAI_API_KEY", "OPENAI_BASE_URL", "openai", "swarm.agents.models.openai",
     ),
 }  # fmt: skip
 _KEYS_OF_HOSTS = {"openrouter.ai": "OPENROUTER_API_KEY"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from swarm.agents.chat import (
+from swarm.agents.models.chat import (
     CUT_OFF,
     Answered,
     Busy,
@@ -20,7 +20,7 @@ from swarm.agents.chat import (
     Turn,
     Usage,
 )
-from swarm.agents.failures import Complaint, failure
+from swarm.agents.models.failures import Complaint, failure
 
 Item = dict[str, Any]
 

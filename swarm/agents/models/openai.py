@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
-from swarm.agents import completions, responses
-from swarm.agents.chat import Provider, Reply, Tool, Turn
-from swarm.agents.failures import (
+from swarm.agents.models import completions, responses
+from swarm.agents.models.chat import Provider, Reply, Tool, Turn
+from swarm.agents.models.failures import (
     UNREADABLE,
     Complaint,
     address,

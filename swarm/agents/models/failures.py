@@ -15,7 +15,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from swarm.agents.chat import (
+from swarm.agents.models.chat import (
     BadRequest,
     Busy,
     OutOfQuota,

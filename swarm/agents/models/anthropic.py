@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from swarm.agents.chat import (
+from swarm.agents.models.chat import (
     CUT_OFF,
     Answered,
     Busy,
@@ -23,7 +23,7 @@ from swarm.agents.chat import (
     Turn,
     Usage,
 )
-from swarm.agents.failures import (
+from swarm.agents.models.failures import (
     UNREADABLE,
     Complaint,
     address,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from swarm.agents.chat import (
+from swarm.agents.models.chat import (
     CUT_OFF,
     Answered,
     Busy,
@@ -23,7 +23,7 @@ from swarm.agents.chat import (
     Tool,
     Turn,
 )
-from swarm.agents.responses import paid
+from swarm.agents.models.responses import paid
 
 Fields = dict[str, Any]
 

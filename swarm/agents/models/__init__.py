@@ -1,0 +1,1 @@
+"""Language models of all providers behind one Protocol, `chat.Provider`."""
