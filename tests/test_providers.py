@@ -426,7 +426,7 @@ from llm_server import Step, serve
 from swarm.agents.models import chat
 with serve([Step("ok")] * 2) as server:
     for name, url in ("anthropic", server.url_anthropic), ("openai", server.url_openai):
-        model = importlib.import_module("swarm.agents." + name).make("m", url, {KEY!r})
+        model = importlib.import_module("swarm.agents.models." + name).make("m", url, {KEY!r})
         model.reply("s", "c", [], [chat.Said("go")], lambda text: None)
 """
     done = subprocess.run(
