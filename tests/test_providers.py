@@ -461,7 +461,7 @@ heavy = {{"anthropic", "openai", "httpx2", "pydantic"}}
 assert not any(map(sys.modules.get, heavy))
 from swarm.errors import SwarmError
 try:
-    import swarm.agents.{sdk}
+    import swarm.agents.models.{sdk}
 except SwarmError as error:
     print(error, "|", error.hint)
 """
