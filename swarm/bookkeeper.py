@@ -32,7 +32,8 @@ class Bookkeeper:
                 request.cached_tokens,
                 request.written_tokens,
                 request.output_tokens,
-                request=request.id,
+                request.hour_tokens,
+                request.id,
             )
 
     def read(self, now: float, at_once: bool = False) -> None:

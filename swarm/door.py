@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -50,8 +50,10 @@ class Door:
     def note(self, text: str) -> Answer:
         return self._checked(self._mailbox.note(text))
 
-    def spend(self, model: str, calls: int, tokens: tuple[int, int, int, int]) -> None:
-        """Report tokens used: input, cached, written, output. Nobody waits for an answer."""
+    def spend(self, model: str, calls: int, tokens: Sequence[int]) -> None:
+        """Report tokens used: input, cached, written, output, and of the written those kept for
+        an hour. Nobody waits for an answer.
+        """
         self._mailbox.spend(model, calls, tokens)
 
     def say(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -44,7 +44,10 @@ class SyncRequest(msgspec.Struct, frozen=True, tag="sync"):
 
 
 class SpendRequest(msgspec.Struct, frozen=True, tag="spend"):
-    """So many calls of a model, and tokens, were used since the agent last said so."""
+    """So many calls of a model, and tokens, were used since the agent last said so.
+
+    `hour_tokens` of the written ones are kept for an hour, at a price of its own.
+    """
 
     id: str
     model: str
@@ -53,6 +56,7 @@ class SpendRequest(msgspec.Struct, frozen=True, tag="spend"):
     cached_tokens: int
     written_tokens: int
     output_tokens: int
+    hour_tokens: int = 0
 
 
 Request = Submission | NoteRequest | SyncRequest | SpendRequest
@@ -165,8 +169,8 @@ class Mailbox:
     def note(self, text: str) -> str:
         return self._send("note", lambda name: NoteRequest(name, text))
 
-    def spend(self, model: str, calls: int, tokens: tuple[int, int, int, int]) -> str:
-        """Report tokens: input, read from the provider's cache, written to it, output."""
+    def spend(self, model: str, calls: int, tokens: Sequence[int]) -> str:
+        """Report tokens: input, read from the provider's cache, written to it, output, hour."""
         return self._send("spend", lambda name: SpendRequest(name, model, calls, *tokens))
 
     def say(self, saying: Saying) -> None:

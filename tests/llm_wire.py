@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,10 @@ class Anthropic(Wire):
         expect(
             marks <= 4, f"A maximum of 4 blocks with cache_control may be provided. Found {marks}"
         )
+        marked = json.dumps([body.get("tools"), body.get("system"), body["messages"]])
+        lives = re.findall(r'"cache_control": {"type": "ephemeral"(?:, "ttl": "(\w+)")?}', marked)
+        short_first = sorted(lives, key=lambda ttl: ttl != "1h") != lives
+        expect(not short_first, "a ttl='1h' cache_control block must not come after a '5m' one")
         for tool in body.get("tools", []):
             expect(tool["input_schema"].get("type") == "object", "tools: input_schema")
         messages = body.get("messages") or []
@@ -151,6 +156,7 @@ class Anthropic(Wire):
             "input_tokens": fresh,
             "cache_read_input_tokens": read,
             "cache_creation_input_tokens": written,
+            "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 7},
         }
         start: Fields = {"id": f"msg_{number}", "type": "message", "role": "assistant",
                  "model": "m", "content": [], "stop_reason": None, "stop_sequence": None,

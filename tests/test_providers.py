@@ -123,6 +123,19 @@ def test_another_conversation_finds_the_context_in_the_cache(wire: str) -> None:
         assert other.usage.cached_tokens > 500
 
 
+@pytest.mark.parametrize("hour", [False, True])
+def test_what_all_ideas_share_may_be_cached_for_an_hour(hour: bool) -> None:
+    """Trials are as long as the usual cache; its shorter marks come behind the longer ones."""
+    with serve([Step("ok")]) as server:
+        model = anthropic.make("m", server.url_anthropic, KEY, hour=hour)
+        reply = model.reply("system", CONTEXT, TOOLS, [Said("go")], lambda text: None)
+        assert server.bad == []
+    body = str(server.requests[0].body)
+    assert body.count("'ttl': '1h'") == (2 if hour else 0)
+    assert body.count("cache_control") == 3
+    assert reply.usage.hour_tokens == 7  # as the server said
+
+
 @wires
 def test_an_empty_reply_and_many_words_of_ours_keep_the_conversation_well_formed(wire: str) -> None:
     with serve([Step(""), Step(" \n"), Step("ok")]) as server:

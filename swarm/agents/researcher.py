@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import NoReturn
 
 from swarm.agents import prompts
@@ -190,13 +191,7 @@ class Researcher:
     def _report(self) -> None:
         """Tell what was used, so that it counts for the experiment that is submitted next."""
         if self._calls:
-            used = self._usage
-            tokens = (
-                used.input_tokens,
-                used.cached_tokens,
-                used.written_tokens,
-                used.output_tokens,
-            )
+            tokens = astuple(self._usage)
             self.session.door.spend(self.provider.model, self._calls, tokens)
         self._calls, self._usage, self._reported = 0, Usage(), self._clock()
 

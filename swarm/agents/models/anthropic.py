@@ -56,23 +56,38 @@ _STOPS: dict[str, Stop] = {
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
 }  # anything else ended the turn; after `pause_turn` whatever we say next continues it
-_CACHED = {"cache_control": {"type": "ephemeral"}}
+_CACHED: Block = {"cache_control": {"type": "ephemeral"}}
+_CACHED_FOR_AN_HOUR: Block = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+"""Trials take five minutes, as long as the cache usually lasts: what all ideas share must outlive
+them. It costs 0.75 of its tokens more to write, once, and saves 1.15 of them at every idea."""
 
 Block = dict[str, Any]
 
 
 def make(
-    model: str, base_url: str | None, key: str, silent_seconds: float = SILENT_SECONDS
+    model: str,
+    base_url: str | None,
+    key: str,
+    silent_seconds: float = SILENT_SECONDS,
+    hour: bool | None = None,
 ) -> Provider:
-    """A model of Anthropic, or of a server at `base_url` that speaks its format."""
-    return _Anthropic(model, base_url, usable(key, base_url), silent_seconds)
+    """A model of Anthropic, or of a server at `base_url` that speaks its format.
+
+    `hour`: whether the cache shall keep for an hour what is equal in many conversations; other
+    servers may not know that.
+    """
+    long = base_url is None if hour is None else hour
+    return _Anthropic(model, base_url, usable(key, base_url), silent_seconds, long)
 
 
 class _Anthropic:
     name = NAME
 
-    def __init__(self, model: str, base_url: str | None, key: str, silent_seconds: float) -> None:
+    def __init__(
+        self, model: str, base_url: str | None, key: str, silent_seconds: float, hour: bool
+    ) -> None:
         silence()
+        self._long = _CACHED_FOR_AN_HOUR if hour else _CACHED
         self.model = model
         self._key = key
         url = address(base_url or URL).removesuffix("/v1")
@@ -96,10 +111,10 @@ class _Anthropic:
         request: dict[str, Any] = {
             "model": self.model,
             "max_tokens": MOST_TOKENS,
-            "messages": _messages(context, turns),
+            "messages": _messages(context, turns, self._long),
         }
         if system:
-            request["system"] = [{"type": "text", "text": system, **_CACHED}]
+            request["system"] = [{"type": "text", "text": system, **self._long}]
         if tools:
             request["tools"] = [_tool(tool) for tool in tools]
         message = _Message()
@@ -172,7 +187,8 @@ class _Message:
 
     def _count(self, usage: dict[str, Any] | None) -> None:
         """Counts are totals; a later event leaves out those that did not change."""
-        self._usage |= {name: n for name, n in (usage or {}).items() if isinstance(n, int)}
+        flat = (usage or {}) | ((usage or {}).get("cache_creation") or {})
+        self._usage |= {name: n for name, n in flat.items() if isinstance(n, int)}
 
     def reply(self) -> Reply:
         if not self._complete:
@@ -201,6 +217,7 @@ class _Message:
             self._usage.get("cache_read_input_tokens", 0),
             self._usage.get("cache_creation_input_tokens", 0),
             self._usage.get("output_tokens", 0),
+            self._usage.get("ephemeral_1h_input_tokens", 0),
         )
 
 
@@ -220,7 +237,7 @@ def _tool(tool: Tool) -> Block:
     }
 
 
-def _messages(context: str, turns: Sequence[Turn]) -> list[Block]:
+def _messages(context: str, turns: Sequence[Turn], long: Block) -> list[Block]:
     """The conversation with marks up to which the prompt cache shall keep it.
 
     The request has four, as many as are allowed: system prompt (with the tools, which come before
@@ -229,7 +246,7 @@ def _messages(context: str, turns: Sequence[Turn]) -> list[Block]:
     """
     messages: list[Block] = []
     if context:
-        _add(messages, "user", [{"type": "text", "text": context, **_CACHED}])
+        _add(messages, "user", [{"type": "text", "text": context, **long}])
     for turn in turns:
         match turn:
             case Said(text):

@@ -73,13 +73,14 @@ class Usage:
     """Tokens that were paid for; `input_tokens` are those the prompt cache had no part in.
 
     `cached_tokens` were read from it and `written_tokens` written to it, each at a price of its
-    own. `output_tokens` include thinking.
+    own; `hour_tokens` of those are kept for an hour. `output_tokens` include thinking.
     """
 
     input_tokens: int = 0
     cached_tokens: int = 0
     written_tokens: int = 0
     output_tokens: int = 0
+    hour_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -87,6 +88,7 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.written_tokens + other.written_tokens,
             self.output_tokens + other.output_tokens,
+            self.hour_tokens + other.hour_tokens,
         )
 
 
