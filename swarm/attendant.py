@@ -228,8 +228,8 @@ class Attendant:
         """What the agent does, in a word for scripts and in one line for people."""
         state = self.state
         if state.parked:
-            until = f" until {state.parked_until:%H:%M} UTC" if state.parked_until else ""
-            return "parked", f"{state.parked}{until}"
+            until = f"until {state.parked_until:%H:%M} UTC: " if state.parked_until else ""
+            return "parked", f"{until}{state.parked}"
         if not self.process.running:
             return "starting", "the agent is started again soon"
         said = self.mailbox.said(self.pid)

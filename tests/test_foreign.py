@@ -129,9 +129,11 @@ def test_four_claude_and_four_codex_with_the_habits_of_the_trade(
     assert limited.parked_until is not None
     assert 3 < (limited.parked_until - event.time).total_seconds() / 3600 < 3.3
     shown = status(run)["cpu4"]
-    assert shown["agent_state"] == "parked"
+    assert shown["agent_state"] == "parked", shown
+    until = f"until {limited.parked_until:%H:%M} UTC: "
+    assert shown["agent_reason"].startswith(until), shown
     assert "usage limit" in shown["agent_reason"]
-    assert f"until {limited.parked_until:%H:%M} UTC" in run("status", "--tag", "t").stdout
+    assert until in run("status", "--tag", "t").stdout
 
     # one that dies at once is tried with growing pauses
     assert fold(repository).workers["cpu7"].restarts >= 2

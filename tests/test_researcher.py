@@ -77,18 +77,21 @@ def status(run: Run) -> dict[str, Any]:
 def test_two_agents_improve_the_trainer_whatever_goes_wrong(repository: Path, run: Run) -> None:
     model = Model(TROUBLES)
     with serve(model) as server:
-        spawn(run, agents_of(server), "--max-experiments", "8", "--wait")
+        spawn(run, agents_of(server))
+
+        def all_went_on() -> bool:
+            workers = fold(repository).workers.values()
+            return not model.troubles and all(worker.experiments >= 3 for worker in workers)
+
+        wait_for(all_went_on, timeout=90)
+        run("stop", "--tag", "t")
     assert server.bad == []  # every conversation was well formed
-    assert not model.troubles
     assert {request.wire for request in server.requests} == {"anthropic", "chat"}
     board = fold(repository)
-    assert board.state == "finished"
     known = board.primary
     assert known is not None
     assert known.incumbent not in (None, "e0")
-    assert board.spent_experiments == 8
     for worker in ("cpu0", "cpu1"):
-        assert board.workers[worker].experiments >= 2
         assert board.workers[worker].restarts == 0  # no trouble ended its process
     panes = pane(repository, "cpu0") + pane(repository, "cpu1")
     for shown in (
@@ -100,9 +103,12 @@ def test_two_agents_improve_the_trainer_whatever_goes_wrong(repository: Path, ru
     assert [e.claim.description for e in known.entries.values()][1].startswith("learning rate 0.0")
 
 
-def test_what_was_spent_is_known_per_experiment(repository: Path, run: Run) -> None:
+def test_ideas_begin_with_a_brief_and_what_they_cost_is_known(repository: Path, run: Run) -> None:
     with serve(Model()) as server:
-        spawn(run, agents_of(server), "--device-hour-usd", "36")
+        spawn(
+            run, agents_of(server), "--device-hour-usd", "36",
+            "--directions", "optimizer,schedules",
+        )  # fmt: skip
         wait_for(lambda: all(w.experiments > 1 for w in fold(repository).workers.values()))
         run("stop", "--tag", "t")
     board = fold(repository)
@@ -122,6 +128,18 @@ def test_what_was_spent_is_known_per_experiment(repository: Path, run: Run) -> N
     assert spent["unpriced_tokens"] == 0
     assert "USD per experiment" in run("status", "--tag", "t").stdout
     assert re.search(r"^cost     0\.0\d+ USD, \d+ k tokens$", run("show", "e1").stdout, re.M)
+    first = next(r for r in server.requests if r.turn == 0)
+    text = json.dumps(first.body, ensure_ascii=False)
+    assert "<data>" in text
+    assert "You are worker cpu" in text
+    assert "Your direction: " in text
+    assert "Toy trainer" in text
+    later = [json.dumps(r.body) for r in server.requests if r.turn == 0][-1]
+    assert "Your own latest" in later or "Tried lately" in later
+    told = run("brief", "--tag", "t", cwd=repository / "worktrees" / "t" / "cpu1").stdout
+    assert told.startswith("You are worker cpu1")
+    document = status(run)
+    assert {worker["direction"] for worker in document["workers"]} == {"optimizer", "schedules"}
 
 
 def test_a_refused_key_parks_its_worker_alone_until_a_person_resumes_it(
@@ -241,23 +259,3 @@ def test_a_missing_key_is_said_before_anything_starts(
     assert "needs OPENAI_API_KEY" in done.stderr
     assert "hint: export OPENAI_API_KEY" in done.stderr
     assert not list((repository / "leaderboard").glob("*/journal.jsonl"))
-
-
-def test_ideas_begin_with_a_brief_and_a_changed_base_is_merged(repository: Path, run: Run) -> None:
-    with serve(Model()) as server:
-        spawn(
-            run, agents_of(server), "--max-experiments", "4",
-            "--directions", "optimizer,schedules", "--wait",
-        )  # fmt: skip
-    first = next(r for r in server.requests if r.turn == 0)
-    text = json.dumps(first.body, ensure_ascii=False)
-    assert "<data>" in text
-    assert "You are worker cpu" in text
-    assert "Your direction: " in text
-    assert "Toy trainer" in text
-    later = [json.dumps(r.body) for r in server.requests if r.turn == 0][-1]
-    assert "Your own latest" in later or "Tried lately" in later
-    told = run("brief", "--tag", "t", cwd=repository / "worktrees" / "t" / "cpu1").stdout
-    assert told.startswith("You are worker cpu1")
-    document = status(run)
-    assert {worker["direction"] for worker in document["workers"]} == {"optimizer", "schedules"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -454,36 +453,3 @@ def test_one_that_ends_after_an_experiment_is_left_to_end(start: Start) -> None:
     for _ in range(5):
         watched.look()
     assert len(watched.events("got")) == 1
-
-
-@pytest.mark.parametrize("in_tmux", [False, pytest.param(True, marks=needs_tmux)])
-def test_a_stand_in_does_experiments_in_a_swarm(
-    run: Any, repository: Path, tmp_path: Path, in_tmux: bool
-) -> None:
-    program = install(tmp_path / "bin", "claude", Habits())
-    flags = () if in_tmux else ("--no-tmux",)
-    run("spawn", "--agents", "1", "--seconds", "1", "--tag", "f", "--max-experiments", "3",
-        "--agent", f"cmd:exec '{program}' -- go", *flags)  # fmt: skip
-
-    def finished() -> bool:
-        return '"finished"' in run("status", "--tag", "f", "--json").stdout
-
-    wait_for(finished, timeout=60, every=0.5)
-    assert run("board", "--tag", "f").stdout.count("learning rate 0.") == 3
-
-
-@needs_tmux
-def test_a_screen_that_does_not_change_is_hardly_looked_at(start: Start) -> None:
-    watched = start(Habits(works="idle"))
-    watched.until_event("idle")
-    watched.waits = False
-    watched.until(lambda found: found.state == "prompt")
-    before = os.times().children_user + os.times().children_system
-    looks = 0
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end:
-        watched.look()
-        looks += 1
-    spent = os.times().children_user + os.times().children_system - before
-    assert looks > 100
-    assert spent < 0.1, "the children are calls of tmux"
