@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +14,46 @@ import toy
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def finished(run: Run, repository: Path) -> Path:
-    """A swarm that ended with one improvement, e1 (LR = 0.3)."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A swarm that ended with one improvement, e1 (LR = 0.3); to be copied."""
+    folder = tmp_path_factory.mktemp("template")
+    root = toy.make_repository(folder / "repo")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SWARM_", "TMUX"))}
+    environment = inherited | {"SWARM_CACHE": str(folder / "cache")}
+
+    def run(*arguments: str, cwd: Path = root) -> None:
+        done = toy.swarm(cwd, *arguments, environment=environment)
+        assert done.returncode == 0, done.stderr
+
     run("spawn", "--agents", "1", "--seconds", "1", "--tag", "m", "--no-tmux", "--policy", "greedy",
         "--agent", "cmd:sleep 1000")  # fmt: skip
-    desk = repository / "worktrees/m/cpu0"
+    desk = root / "worktrees/m/cpu0"
     train = desk / "train.py"
     train.write_text(train.read_text().replace("LR = 0.04", "LR = 0.3"))
     run("eval", "-m", "raise LR", cwd=desk)
     run("stop", "--now")
-    return repository
+    return root
+
+
+@pytest.fixture
+def finished(template: Path, tmp_path: Path) -> Path:
+    """A copy of that repository, in a folder with a space and a quote in its name."""
+    root = tmp_path / "a user's repo"
+    shutil.copytree(template, root, symlinks=True, ignore=_no_pipes)
+    desk, inside = root / "worktrees/m/cpu0", root / ".git/worktrees/cpu0"
+    (desk / ".git").write_text(f"gitdir: {inside}\n")
+    (inside / "gitdir").write_text(f"{desk / '.git'}\n")
+    return root
+
+
+def _no_pipes(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if Path(folder, name).is_fifo()]
+
+
+@pytest.fixture
+def repository(finished: Path) -> Path:
+    return finished
 
 
 def commit(root: Path, name: str, text: str) -> str:
