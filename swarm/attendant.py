@@ -228,13 +228,15 @@ class Attendant:
         """What the agent does, in a word for scripts and in one line for people."""
         state = self.state
         if state.parked:
-            until = f" until {state.parked_until:%H:%M} UTC" if state.parked_until else ""
-            return "parked", f"{state.parked}{until}"
+            until = f"until {state.parked_until:%H:%M} UTC: " if state.parked_until else ""
+            return "parked", f"{until}{state.parked}"  # what does not fit on a line is cut off
         if not self.process.running:
             return "starting", "the agent is started again soon"
         said = self.mailbox.said(self.pid)
         if self.finding and self.finding.state != "working":
             return self.finding.state, self.finding.reason
+        if self.finding and self.finding.trouble:
+            return "working", f"the agent's model fails: {self.finding.trouble}"
         if said and said.state != "working":
             return said.state, f"the agent waits: {said.reason}"
         aim = self.bench.board.workforce.direction_of(self.bench.worker)

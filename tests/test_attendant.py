@@ -13,6 +13,7 @@ from conftest import wait_for
 from toy_swarm import Story
 
 from swarm import agents, records
+from swarm.agents.watching import Finding
 from swarm.attendant import COOLING, STALLED, Attendant
 from swarm.config import Desk
 from swarm.experiment import Bench
@@ -78,7 +79,7 @@ def test_one_that_worked_before_is_tried_again_after_ever_longer_pauses(story: S
         event = care.events()[-1]
         assert event.until is not None
         assert (event.until - event.time).total_seconds() == pytest.approx(pause, abs=5)
-        assert f"until {event.until:%H:%M} UTC" in care.attendant.doing()[1]
+        assert care.attendant.doing()[1].startswith(f"until {event.until:%H:%M} UTC: ")
         assert care.tend(9999.0) == "parked"
         now = datetime.now(UTC)  # as if that time had passed
         story.tell(records.AgentEvent(worker="cpu0", state="parked", reason="x", until=now))
@@ -105,6 +106,8 @@ def test_what_an_agent_says_of_itself_is_shown(story: Story) -> None:
     assert care.attendant.doing() == ("waiting", "the agent waits: slow down; asks again soon")
     mailbox.say(Saying(pid + 1, "waiting", "said by a predecessor", None))
     assert care.attendant.doing()[0] == "working"
+    care.attendant.finding = Finding("working", "Pondering", trouble="Retrying in 7s")
+    assert care.attendant.doing() == ("working", "the agent's model fails: Retrying in 7s")
     care.attendant.end()
 
 
