@@ -107,6 +107,7 @@ class Attendant:
         direction = self.bench.board.workforce.direction_of(self.bench.worker)
         prompt = prompts.errand(self.bench.worker, direction)
         in_pane = self.terminal is not None
+        strays.kill_agent(folder)  # what a predecessor left would edit the same train.py
         try:
             self.agent.prepare(folder, self.environment)
             self.process.start(self.agent.argv(Errand(prompt, folder, in_pane, os.geteuid() == 0)))

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 import toy_swarm
 from conftest import wait_for
 from toy_swarm import Story
 
-from swarm import agents, records
+from swarm import agents, records, strays
 from swarm.agents.watching import Finding
 from swarm.attendant import COOLING, STALLED, Attendant
 from swarm.config import Desk
@@ -86,6 +87,18 @@ def test_one_that_worked_before_is_tried_again_after_ever_longer_pauses(story: S
         assert care.tend() != "parked"
     care.until("parked")
     assert care.bench.board.workers["cpu0"].parked_until is None
+
+
+def test_what_an_agent_leaves_behind_does_not_work_beside_the_next(story: Story) -> None:
+    care = Care(story, "sleep 999 & echo $! >> pids; kill -9 $$")
+    folder = story.paths.worktree("cpu0")
+    try:
+        wait_for(lambda: care.tend(1.0) and care.starts() == 2)
+        left = int((folder / "pids").read_text().split()[0])
+        assert not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie"
+    finally:
+        care.attendant.end()
+        strays.kill_agent(folder)
 
 
 def test_progress_makes_failures_forgotten(story: Story) -> None:
