@@ -12,7 +12,7 @@ from swarm import devices, records, strays
 from swarm.agents import prompts
 from swarm.agents.kinds import Agent, Errand
 from swarm.agents.process import AgentProcess
-from swarm.agents.watching import Finding, ScreenWatch
+from swarm.agents.watching import Finding, ScreenWatch, limited_until
 from swarm.directions import name_of
 from swarm.errors import SwarmError
 from swarm.experiment import Bench
@@ -91,6 +91,9 @@ class Attendant:
         self._event("exited", f"exit code {code}: {words}", code)
         if said and said.state == "parked":
             self._park(said.reason, _moment(said.until))
+        elif code and (until := self._limited_until(words)):
+            self.process.restart_soon()
+            self._park(words, until)
         else:
             self._park_when_hopeless(words, code)
 
@@ -215,6 +218,9 @@ class Attendant:
         return prompts.news(
             f"Your last experiment, {entry.experiment}, has its verdict: {entry.kind}."
         )
+
+    def _limited_until(self, words: str) -> datetime | None:
+        return limited_until(self.agent.cli, words, utc_now()) if self.agent.cli else None
 
     def _last_words(self) -> str:
         return last_words_of(self.bench.paths.worker_log(self.bench.worker))

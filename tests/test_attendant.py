@@ -14,6 +14,8 @@ from conftest import wait_for
 from toy_swarm import Story
 
 from swarm import agents, records, strays
+from swarm.agents import clis
+from swarm.agents.kinds import Foreign
 from swarm.agents.watching import Finding
 from swarm.attendant import COOLING, STALLED, Attendant
 from swarm.config import Desk
@@ -135,6 +137,32 @@ def test_an_agent_that_asks_to_be_parked_is(story: Story) -> None:
     assert worker.parked == "5-hour limit"
     assert worker.parked_until is not None
     assert worker.parked_until.timestamp() == pytest.approx(until, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("You’ve hit your usage limit. Upgrade to Pro or try again in 3 hours 2 minutes.", 10_920),
+        ("You’ve hit your usage limit. Try again later.", 1800),
+    ],
+)
+def test_one_that_ends_at_a_usage_limit_is_parked_until_that_is_over(
+    story: Story, said: str, seconds: float
+) -> None:
+    care = Care(story, "true")
+    ends = msgspec.structs.replace(
+        clis.load()["codex"], program="/bin/sh", headless=("-c", "exit 1", "{prompt}")
+    )
+    care.attendant = Attendant(care.bench, Foreign(ends), lambda: care.now)
+    log = story.paths.worker_log("cpu0")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(f"I begin.\nERROR: {said}\n")
+    wait_for(lambda: care.tend() == "parked", every=0.01)
+    event = care.events()[-1]
+    assert event.until is not None
+    assert (event.until - event.time).total_seconds() == pytest.approx(seconds, abs=5)
+    assert said in care.attendant.doing()[1]
+    assert care.starts() == 1
 
 
 def test_one_that_does_nothing_for_an_hour_is_started_again_but_not_while_it_trains(

@@ -76,6 +76,14 @@ class Sending:
 Step = tuple[Finding, Act | None]
 
 
+def limited_until(cli: Cli, last_words: str, clock: datetime) -> datetime | None:
+    """When the usage limit ends that a CLI ended with; `None` where it ended for another reason."""
+    sight = recognise(cli, last_words)
+    if sight.kind != "limit":
+        return None
+    return reset_time(sight.reset or sight.line, clock) or clock + _UNKNOWN_LIMIT
+
+
 class Mind:
     """Decides from sights, times and memory alone. Times are seconds of one monotonic clock."""
 
