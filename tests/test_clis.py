@@ -195,7 +195,7 @@ def test_runners_that_prepare_at_once_lose_nothing(tmp_path: Path) -> None:
 
 KINDS = {
     "aider-analytics": "dialog", "aider-draft": "drafted", "aider-gitignore": "dialog",
-    "aider-login": "login", "aider-prompt": "prompt",
+    "aider-login": "login", "aider-prompt": "prompt", "aider-retrying": "busy",
     "claude-ask": "asks", "claude-busy": "busy", "claude-bypass": "dialog",
     "claude-draft": "drafted", "claude-key": "dialog", "claude-limit": "limit",
     "claude-limit-menu": "dialog", "claude-limit-narrow": "limit", "claude-limit-over": "prompt",
@@ -212,7 +212,7 @@ KINDS = {
     "gemini-login": "login", "gemini-login-401": "login", "gemini-prompt": "prompt",
     "gemini-trust": "dialog",
     "opencode-busy": "busy", "opencode-draft": "drafted", "opencode-login": "login",
-    "opencode-prompt": "prompt",
+    "opencode-prompt": "prompt", "opencode-retrying": "busy",
 }  # fmt: skip
 
 
@@ -273,6 +273,8 @@ def test_what_fails_at_the_server_is_told() -> None:
     assert "Retrying in 2s" in sight("claude-retrying").trouble
     assert "Retrying in 1s (6:30pm)" in sight("claude-retrying-narrow").trouble
     assert sight("codex-rate").trouble.startswith("exceeded retry limit, last status: 429")
+    assert "[retrying in 31s attempt #5]" in sight("opencode-retrying").trouble
+    assert "litellm.RateLimitError" in sight("aider-retrying").trouble
     assert sight("claude-prompt").trouble == sight("codex-busy").trouble == ""
 
 
