@@ -12,7 +12,7 @@ from swarm import devices, records, strays
 from swarm.agents import prompts
 from swarm.agents.kinds import Agent, Errand
 from swarm.agents.process import AgentProcess
-from swarm.agents.watching import Finding, ScreenWatch
+from swarm.agents.watching import Finding, ScreenWatch, limited_until
 from swarm.directions import name_of
 from swarm.errors import SwarmError
 from swarm.experiment import Bench
@@ -91,6 +91,9 @@ class Attendant:
         self._event("exited", f"exit code {code}: {words}", code)
         if said and said.state == "parked":
             self._park(said.reason, _moment(said.until))
+        elif code and (until := self._limited_until(words)):
+            self.process.restart_soon()
+            self._park(words, until)
         else:
             self._park_when_hopeless(words, code)
 
@@ -107,6 +110,7 @@ class Attendant:
         direction = self.bench.board.workforce.direction_of(self.bench.worker)
         prompt = prompts.errand(self.bench.worker, direction)
         in_pane = self.terminal is not None
+        strays.kill_agent(folder)  # what a predecessor left would edit the same train.py
         try:
             self.agent.prepare(folder, self.environment)
             self.process.start(self.agent.argv(Errand(prompt, folder, in_pane, os.geteuid() == 0)))
@@ -215,6 +219,9 @@ class Attendant:
             f"Your last experiment, {entry.experiment}, has its verdict: {entry.kind}."
         )
 
+    def _limited_until(self, words: str) -> datetime | None:
+        return limited_until(self.agent.cli, words, utc_now()) if self.agent.cli else None
+
     def _last_words(self) -> str:
         return last_words_of(self.bench.paths.worker_log(self.bench.worker))
 
@@ -235,6 +242,8 @@ class Attendant:
         said = self.mailbox.said(self.pid)
         if self.finding and self.finding.state != "working":
             return self.finding.state, self.finding.reason
+        if self.finding and self.finding.trouble:
+            return "working", f"the agent's model fails: {self.finding.trouble}"
         if said and said.state != "working":
             return said.state, f"the agent waits: {said.reason}"
         aim = self.bench.board.workforce.direction_of(self.bench.worker)

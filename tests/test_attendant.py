@@ -7,12 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 import toy_swarm
 from conftest import wait_for
 from toy_swarm import Story
 
-from swarm import agents, records
+from swarm import agents, records, strays
+from swarm.agents import clis
+from swarm.agents.kinds import Foreign
+from swarm.agents.watching import Finding
 from swarm.attendant import COOLING, STALLED, Attendant
 from swarm.config import Desk
 from swarm.experiment import Bench
@@ -78,13 +82,25 @@ def test_one_that_worked_before_is_tried_again_after_ever_longer_pauses(story: S
         event = care.events()[-1]
         assert event.until is not None
         assert (event.until - event.time).total_seconds() == pytest.approx(pause, abs=5)
-        assert f"until {event.until:%H:%M} UTC" in care.attendant.doing()[1]
+        assert care.attendant.doing()[1].startswith(f"until {event.until:%H:%M} UTC: ")
         assert care.tend(9999.0) == "parked"
         now = datetime.now(UTC)  # as if that time had passed
         story.tell(records.AgentEvent(worker="cpu0", state="parked", reason="x", until=now))
         assert care.tend() != "parked"
     care.until("parked")
     assert care.bench.board.workers["cpu0"].parked_until is None
+
+
+def test_what_an_agent_leaves_behind_does_not_work_beside_the_next(story: Story) -> None:
+    care = Care(story, "sleep 999 & echo $! >> pids; kill -9 $$")
+    folder = story.paths.worktree("cpu0")
+    try:
+        wait_for(lambda: care.tend(1.0) and care.starts() == 2)
+        left = int((folder / "pids").read_text().split()[0])
+        assert not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie"
+    finally:
+        care.attendant.end()
+        strays.kill_agent(folder)
 
 
 def test_progress_makes_failures_forgotten(story: Story) -> None:
@@ -105,6 +121,8 @@ def test_what_an_agent_says_of_itself_is_shown(story: Story) -> None:
     assert care.attendant.doing() == ("waiting", "the agent waits: slow down; asks again soon")
     mailbox.say(Saying(pid + 1, "waiting", "said by a predecessor", None))
     assert care.attendant.doing()[0] == "working"
+    care.attendant.finding = Finding("working", "Pondering", trouble="Retrying in 7s")
+    assert care.attendant.doing() == ("working", "the agent's model fails: Retrying in 7s")
     care.attendant.end()
 
 
@@ -119,6 +137,32 @@ def test_an_agent_that_asks_to_be_parked_is(story: Story) -> None:
     assert worker.parked == "5-hour limit"
     assert worker.parked_until is not None
     assert worker.parked_until.timestamp() == pytest.approx(until, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("You’ve hit your usage limit. Upgrade to Pro or try again in 3 hours 2 minutes.", 10_920),
+        ("You’ve hit your usage limit. Try again later.", 1800),
+    ],
+)
+def test_one_that_ends_at_a_usage_limit_is_parked_until_that_is_over(
+    story: Story, said: str, seconds: float
+) -> None:
+    care = Care(story, "true")
+    ends = msgspec.structs.replace(
+        clis.load()["codex"], program="/bin/sh", headless=("-c", "exit 1", "{prompt}")
+    )
+    care.attendant = Attendant(care.bench, Foreign(ends), lambda: care.now)
+    log = story.paths.worker_log("cpu0")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(f"I begin.\nERROR: {said}\n")
+    wait_for(lambda: care.tend() == "parked", every=0.01)
+    event = care.events()[-1]
+    assert event.until is not None
+    assert (event.until - event.time).total_seconds() == pytest.approx(seconds, abs=5)
+    assert said in care.attendant.doing()[1]
+    assert care.starts() == 1
 
 
 def test_one_that_does_nothing_for_an_hour_is_started_again_but_not_while_it_trains(

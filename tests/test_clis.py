@@ -110,6 +110,7 @@ def test_command_lines_that_were_seen_to_work(tmp_path: Path) -> None:
         "codex", "exec", "--dangerously-bypass-approvals-and-sandbox",
         "-c", f'projects={{"{quoted}"={{trust_level="trusted"}}}}',
         "-c", "check_for_update_on_startup=false", "-c", "features.daemon_auto_start=false",
+        "-c", "allow_login_shell=false",
         "--skip-git-repo-check", "--", "go",
     ]  # fmt: skip
     assert gemini.argv("go", "", True, True, tree) == [
@@ -194,22 +195,24 @@ def test_runners_that_prepare_at_once_lose_nothing(tmp_path: Path) -> None:
 
 KINDS = {
     "aider-analytics": "dialog", "aider-draft": "drafted", "aider-gitignore": "dialog",
-    "aider-login": "login", "aider-prompt": "prompt",
+    "aider-login": "login", "aider-prompt": "prompt", "aider-retrying": "busy",
     "claude-ask": "asks", "claude-busy": "busy", "claude-bypass": "dialog",
     "claude-draft": "drafted", "claude-key": "dialog", "claude-limit": "limit",
     "claude-limit-menu": "dialog", "claude-limit-narrow": "limit", "claude-limit-over": "prompt",
     "claude-login": "login", "claude-login-401": "login", "claude-narrow": "busy",
-    "claude-offline": "login", "claude-prompt": "prompt", "claude-retrying": "busy",
+    "claude-offline": "login", "claude-overloaded": "prompt", "claude-prompt": "prompt",
+    "claude-retrying": "busy", "claude-retrying-narrow": "busy",
     "claude-suggestion": "prompt", "claude-theme": "dialog", "claude-trust": "dialog",
     "codex-busy": "busy", "codex-draft": "drafted", "codex-limit": "limit",
-    "codex-limit-date": "limit", "codex-login": "login", "codex-login-401": "login",
+    "codex-limit-clock": "limit", "codex-limit-date": "limit", "codex-login": "login",
+    "codex-login-401": "login",
     "codex-prompt": "prompt", "codex-rate": "prompt", "codex-starting": "starting",
     "codex-trust": "dialog", "codex-update": "dialog",
     "gemini-busy": "busy", "gemini-busy-draft": "busy", "gemini-limit": "limit",
     "gemini-login": "login", "gemini-login-401": "login", "gemini-prompt": "prompt",
     "gemini-trust": "dialog",
     "opencode-busy": "busy", "opencode-draft": "drafted", "opencode-login": "login",
-    "opencode-prompt": "prompt",
+    "opencode-prompt": "prompt", "opencode-retrying": "busy",
 }  # fmt: skip
 
 
@@ -260,8 +263,19 @@ def test_limits_say_when_they_end() -> None:
     assert sight("claude-limit").reset == "8:30pm (Asia/Tokyo)"
     assert sight("claude-limit-narrow").reset == "Oct 9 at 5am"
     assert sight("codex-limit").reset.replace("\n", " ") == "in 5 days 22 hours 11 minutes."
+    assert sight("codex-limit-clock").reset == "at 6:33 PM."
     assert sight("codex-limit-date").reset == "at Oct 11th, 2026 1:36 PM."
     assert sight("gemini-limit").reset == "10:57 PM GMT-3."
+
+
+def test_what_fails_at_the_server_is_told() -> None:
+    assert sight("claude-overloaded").trouble.startswith("API Error: Repeated 529 Overloaded")
+    assert "Retrying in 2s" in sight("claude-retrying").trouble
+    assert "Retrying in 1s (6:30pm)" in sight("claude-retrying-narrow").trouble
+    assert sight("codex-rate").trouble.startswith("exceeded retry limit, last status: 429")
+    assert "[retrying in 31s attempt #5]" in sight("opencode-retrying").trouble
+    assert "litellm.RateLimitError" in sight("aider-retrying").trouble
+    assert sight("claude-prompt").trouble == sight("codex-busy").trouble == ""
 
 
 def test_what_is_above_a_newer_prompt_box_is_old() -> None:

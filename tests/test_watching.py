@@ -83,6 +83,14 @@ def test_a_prompt_is_pasted_once_the_box_stays_empty() -> None:
     assert film.finding == Finding("working", "Pondering")
 
 
+def test_a_server_that_fails_is_named(film: Film) -> None:
+    film.show(replace(BUSY, trouble="Retrying in 7s"))
+    assert film.finding == Finding("working", "Pondering", trouble="Retrying in 7s")
+    film.show(replace(EMPTY, trouble="API Error: 529"), 10)
+    assert film.finding.state == "prompt"
+    assert film.finding.reason == "sits at its prompt: API Error: 529"
+
+
 def test_a_prompt_from_the_command_line_is_not_pasted_too() -> None:
     film = Film(Mind("the prompt", False, 0.0))
     untaken = Sight("prompt", draft="")

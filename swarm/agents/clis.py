@@ -70,6 +70,7 @@ class Cli(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     echo: tuple[str, ...] = ()
     starting: tuple[str, ...] = ()
     busy: tuple[str, ...] = ()
+    trouble: tuple[str, ...] = ()
     limit: tuple[str, ...] = ()
     login: tuple[str, ...] = ()
     dialogs: tuple[Dialog, ...] = ()
@@ -138,7 +139,8 @@ class Cli(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     def _patterns(self) -> list[str]:
         shown = (self.prompt, self.placeholder, self.echo, self.starting, self.busy, self.limit)
         of_dialogs = [text for dialog in self.dialogs for text in (dialog.sign, dialog.choose)]
-        return [text for texts in (*shown, self.login) for text in texts] + of_dialogs
+        more = (self.trouble, self.login)
+        return [text for texts in (*shown, *more) for text in texts] + of_dialogs
 
 
 @functools.cache

@@ -32,7 +32,8 @@ class Sight:
 
     `keys` is what a dialog wants next, `draft` what stands unsent in the prompt box (`None` where
     there is no box), `reset` what a usage limit says of its end. `took` tells that the screen shows
-    a message that was sent; `above` is all that stands above the prompt box.
+    a message that was sent, `trouble` is what the CLI says of a server that fails; `above` is all
+    that stands above the prompt box.
     """
 
     kind: Kind
@@ -41,6 +42,7 @@ class Sight:
     draft: str | None = None
     reset: str = ""
     took: bool = False
+    trouble: str = ""
     above: str = field(default="", repr=False)
 
 
@@ -69,8 +71,10 @@ def _sight(cli: Cli, plain: str, box: re.Match[str] | None, options: list[re.Mat
         return dialog
     nearby = plain[max(since, _lines_above(plain, start, _LINES_ABOVE)) :]
     recent = nearby if box else plain[since:]
+    failing = _last(cli.trouble, recent)
+    trouble = _telling(failing) if failing else ""
     if busy := next((found for sign in cli.busy if (found := _last([sign], nearby))), None):
-        return Sight("busy", _telling(busy), draft=draft, took=took)
+        return Sight("busy", _telling(busy), draft=draft, took=took, trouble=trouble)
     if limit := _last(cli.limit, recent):
         reset = limit.groupdict().get("reset") or ""
         return Sight("limit", _telling(limit), draft=draft, reset=reset, took=took)
@@ -84,7 +88,8 @@ def _sight(cli: Cli, plain: str, box: re.Match[str] | None, options: list[re.Mat
     if starting and started >= below and not took:
         return Sight("starting", _telling(starting))
     if draft is not None:
-        return Sight("drafted" if draft else "prompt", draft, draft=draft, took=took)
+        kind: Kind = "drafted" if draft else "prompt"
+        return Sight(kind, draft, draft=draft, took=took, trouble=trouble)
     return Sight("unknown" if plain.strip() else "starting", _last_line(plain), took=took)
 
 

@@ -36,7 +36,8 @@ _EAGER_FOR_SECONDS, _HELD_SECONDS = 60.0, 2.0
 class Finding:
     """What a look found: `reason` is one line for people, `until` when a usage limit ends.
 
-    `nudged` is what was just done about it. `hopeless`: nothing more helps but to start it again.
+    `nudged` is what was just done about it, `trouble` what the CLI says of a server that fails.
+    `hopeless`: nothing more helps but to start it again.
     """
 
     state: State
@@ -44,6 +45,7 @@ class Finding:
     until: datetime | None = None
     nudged: str = ""
     hopeless: bool = False
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ class Sending:
 
 
 Step = tuple[Finding, Act | None]
+
+
+def limited_until(cli: Cli, last_words: str, clock: datetime) -> datetime | None:
+    """When the usage limit ends that a CLI ended with; `None` where it ended for another reason."""
+    sight = recognise(cli, last_words)
+    if sight.kind != "limit":
+        return None
+    return reset_time(sight.reset or sight.line, clock) or clock + _UNKNOWN_LIMIT
 
 
 class Mind:
@@ -109,11 +119,11 @@ class Mind:
         self._limit = ""
         frozen = sight.kind == "busy" and sight.draft == "" and self._still(now) > _FROZEN_SECONDS
         if sight.kind == "prompt" or frozen:
-            return self._idle(now) if self.delivered else self._deliver(now)
+            return self._idle(sight, now) if self.delivered else self._deliver(now)
         if sight.kind == "drafted":
             return self._drafted(sight, now)
         if sight.kind == "busy":
-            return Finding("working", sight.line), None
+            return Finding("working", sight.line, trouble=sight.trouble), None
         return self._unclear(sight, now), None
 
     def did(self, act: Act, now: float, text: str = "") -> None:
@@ -205,15 +215,16 @@ class Mind:
         act = Act("paste", "pasted the prompt", text=self.prompt)
         return Finding("starting", "gets its prompt"), act
 
-    def _idle(self, now: float) -> Step:
-        idle = Finding("prompt", "sits at its prompt")
+    def _idle(self, sight: Sight, now: float) -> Step:
+        told = f": {sight.trouble}" if sight.trouble else ""
+        idle = Finding("prompt", f"sits at its prompt{told}", trouble=sight.trouble)
         if self._waited(now) < _WAITED_SECONDS or self._still(now) < NUDGE_AFTER_SECONDS[0]:
             return idle, None
         wait = NUDGE_AFTER_SECONDS[min(self.nudges, len(NUDGE_AFTER_SECONDS) - 1)]
         if self.nudges and now - self.nudged_at < wait:
             return idle, None
         if self.nudges >= len(NUDGE_AFTER_SECONDS):
-            reason = f"{self.nudges} nudges had no effect"
+            reason = f"{self.nudges} nudges had no effect{told}"
             return Finding("prompt", reason, hopeless=True), None
         return idle, Act("paste", f"nudged, {self.nudges + 1} of {len(NUDGE_AFTER_SECONDS)}")
 
