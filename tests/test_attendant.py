@@ -163,9 +163,8 @@ def test_one_that_ends_at_a_usage_limit_is_parked_until_that_is_over(
     assert event.until is not None
     assert (event.until - event.time).total_seconds() == pytest.approx(seconds, abs=5)
     day = f"{event.until:%a} " if seconds > 86_400 else ""
-    assert care.attendant.doing()[1].startswith(
-        f"until {day}{event.until:%H:%M} UTC: ERROR: {said}"
-    )
+    shown = care.attendant.doing()[1]
+    assert shown.startswith(f"until {day}{event.until:%H:%M} UTC: ERROR: {said}")
     assert care.starts() == 1
 
 
