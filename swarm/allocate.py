@@ -9,6 +9,10 @@ MAKES_WAY_UNTIL = 0.8
 """An idle device's replicate makes way for an experiment until so much of it is done. Waiting for
 its end cost more than the replicates gave, in `swarm simulate`."""
 
+DOUBTFUL = 3
+"""After so many failed trials in a row a device runs the incumbent, which is known to work. If that
+fails too, its worker is paused: an agent would go on paying for ideas that cannot be tried."""
+
 
 def next_trial(board: Leaderboard, worker: str, idle: bool, ending: bool) -> Due | None:
     """What the device of `worker` should run now; `None`: nothing is worth it, or known yet.
@@ -17,6 +21,10 @@ def next_trial(board: Leaderboard, worker: str, idle: bool, ending: bool) -> Due
     """
     if baseline_due(board, worker):
         return Due(BASELINE, "experiment", "the baseline")
+    known, failures = board.class_of(worker).top(), board.workers[worker].failures
+    if known and failures == DOUBTFUL:
+        why = f"{failures} trials in a row failed here: does the device still work?"
+        return Due(known.experiment, "calibration", why)
     queue = board.queued(worker)
     if ending and not queue:
         return board.replicate(worker, "ending")
@@ -40,7 +48,12 @@ def baseline_due(board: Leaderboard, worker: str) -> bool:
 
 
 def is_over(board: Leaderboard, worker: str) -> bool:
-    """Whether a swarm that starts no further experiment has nothing left to do for `worker`."""
+    """Whether a swarm that starts no further experiment has nothing left to do for `worker`.
+
+    What a paused one has left is not waited for.
+    """
+    if board.workers[worker].paused:
+        return True
     if board.queued(worker) or board.replicate(worker, "ending") is not None:
         return False
     known = board.class_of(worker)  # a claim that waits for another device may need this one yet

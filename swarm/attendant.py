@@ -235,8 +235,13 @@ class Attendant:
         """What the agent does, in a word for scripts and in one line for people."""
         state = self.state
         if state.parked:
+<<<<<<< HEAD
             until = f"until {state.parked_until:%H:%M} UTC: " if state.parked_until else ""
             return "parked", f"{until}{state.parked}"
+=======
+            until = f"until {_hour(state.parked_until)}: " if state.parked_until else ""
+            return "parked", f"{until}{state.parked}"  # what does not fit on a line is cut off
+>>>>>>> real
         if not self.process.running:
             return "starting", "the agent is started again soon"
         said = self.mailbox.said(self.pid)
@@ -249,6 +254,12 @@ class Attendant:
         aim = self.bench.board.workforce.direction_of(self.bench.worker)
         into = f" ({name_of(aim)})" if aim and self.agent.asks is not None else ""
         return "working", f"the agent proposes a change{into}"
+
+
+def _hour(moment: datetime) -> str:
+    """A time of day, with its weekday where that of today could be meant."""
+    is_far = moment - utc_now() > timedelta(hours=20)
+    return f"{moment:%a %H:%M} UTC" if is_far else f"{moment:%H:%M} UTC"
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -45,6 +45,7 @@ KEY_SHAPES = tuple(
     re.compile(rf"{prefix}(?<![A-Za-z0-9]{prefix}){body}")
     for prefix, body in (
         ("sk-", rf"{_KEY_BODY}{{20,}}"),  # OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), …
+        ("sk_live_", r"[A-Za-z0-9]{16,}"),
         ("AIza", r"[A-Za-z0-9_-]{35}"),
         *((f"gh{kind}_", r"[A-Za-z0-9]{36,}") for kind in "pousr"),
         ("github_pat_", r"[A-Za-z0-9_]{40,}"),
@@ -64,6 +65,8 @@ KEY_SHAPES = tuple(
 _SECRET_VALUE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|(?:AccountKey|SharedAccessKey|[Pp]assword)=[^;\s]"
     r"|://[^/\s:@]*:[^/\s@]+@"  # a URL with a password
+    r"|\b(?:[Bb]earer|[Bb]asic)\s+[A-Za-z0-9._~+/=-]{8}"  # a header
+    r"|\b[0-9]{8,10}:[A-Za-z0-9_-]{35}\b|/api/webhooks/"  # Telegram, Discord
 )
 NETWORK = (
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy",
@@ -107,6 +110,11 @@ def forget_git() -> None:
 def python() -> str:
     """The interpreter for trials and agents: the one that runs swarm."""
     return sys.executable
+
+
+def own_package() -> dict[str, str]:
+    """What makes a child's Python find the very package that runs here."""
+    return {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:

@@ -76,10 +76,10 @@ def for_runner(
     """What the runner of one worker gets: all but the secrets that its agent does not need.
 
     `patterns` is what its kind of agent needs (`ANTHROPIC_*`), `extra` what the user passes by
-    name; both are looked up in the environment and in the keys file.
+    name. What is in the keys file stays there: it is read when an agent starts.
     """
     plain = {n: v for n, v in environment.items() if not config.is_secret(n, v)}
-    return plain | Keys.load(environment).matching([*patterns, *extra])
+    return plain | Keys(environment, {}, Path()).matching([*patterns, *extra])
 
 
 def agent_environment(
@@ -87,6 +87,7 @@ def agent_environment(
 ) -> dict[str, str]:
     """What somebody else's agent sees: the same, with this `swarm` first on PATH."""
     wanted = for_runner(environment, patterns, extra)
+    wanted |= Keys.load(environment).matching([*patterns, *extra])
     wanted.pop("SWARM_KEYS", None)  # its keys it has; where the others are is not its business
     return config.agent_environment(wanted)
 

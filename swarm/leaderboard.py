@@ -238,12 +238,7 @@ class Leaderboard:
         trial.outcome, trial.val_bpb, trial.seconds = record.outcome, record.val_bpb, record.seconds
         trial.heldout_bpb, trial.verified = record.heldout_bpb, record.verified
         trial.batches, trial.excused = record.metrics.batches, record.excused
-        worker = self.workers[trial.worker]
-        worker.device_seconds += record.seconds
-        worker.busy_seconds += record.seconds
-        worker.last_result = record.time
-        if worker.open_trial == trial.id:
-            worker.open_trial = None
+        self.workers[trial.worker].ended(record)
         known = self.classes[trial.device_class]
         entry = known.entries[trial.experiment]
         entry.running -= 1

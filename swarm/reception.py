@@ -19,6 +19,7 @@ from swarm.mailbox import (
     SyncRequest,
 )
 
+LONGEST_NOTE = 2000
 QUEUE_DEPTH = 1
 """So many experiments may wait beside the one that trains."""
 
@@ -89,9 +90,12 @@ class Reception:
         self.answer_verdicts()
 
     def close(self) -> None:
-        """Refuse what still waits, so that nobody waits for nothing."""
+        """Refuse experiments that still wait, so that nobody waits for nothing; keep the rest."""
         for request in self._waiting():
-            self._refuse(request.id, SwarmError("the swarm has ended", "see swarm board"))
+            if isinstance(request, NoteRequest | SpendRequest):
+                self._take(request)
+            else:
+                self._refuse(request.id, SwarmError("the swarm has ended", "see swarm board"))
 
     def _waiting(self) -> list[Request]:
         waiting = []
@@ -108,7 +112,7 @@ class Reception:
                 self._take_submission(request)
             case NoteRequest():
                 if request.id not in self.bench.board.requests:
-                    text = self.bench.scrubber.scrub(request.text)
+                    text = self.bench.scrubber.scrub(request.text)[:LONGEST_NOTE]
                     self.bench.journal.append(
                         records.Note(worker=self.bench.worker, text=text, request=request.id)
                     )

@@ -216,6 +216,15 @@ class Runner:
         else:
             experiment.advance_branches(self.bench)
         self.reception.answer_verdicts()
+        if self.board.workers[self.worker].failures > allocate.DOUBTFUL:
+            self._pause(f"its device fails even with what worked before: {result.reason}")
+
+    def _pause(self, why: str) -> None:
+        log.error("%s", why)
+        self.board.journal.append(
+            records.Control(action="pause", workers=(self.worker,), reason=why)
+        )
+        self.board.refresh()
 
     def _dispatch(self) -> None:
         """Start the next trial on a free device, or end one that only fills a pause."""
@@ -307,7 +316,7 @@ class Runner:
             purpose = "" if trial.purpose == "experiment" else f", a {trial.purpose}"
             return "training", f"{trial.experiment} as {trial.id}, seed {trial.seed}{purpose}"
         if state.paused:
-            return "paused", "by swarm pause"
+            return "paused", state.paused_because or "by swarm pause"
         if self.clock() < self.backoff.until:
             return "paused", f"no trial can be started: {self.backoff.why}"
         doing, reason = self.attendant.doing()

@@ -10,14 +10,21 @@ from swarm.records import Config, Spend
 
 @dataclass(slots=True)
 class Bill:
-    """A sum of what was spent; `unpriced` are tokens of models whose price is not known."""
+    """A sum of what was spent; `unpriced` are tokens of models whose price is not known.
+
+    `uncounted` are calls of which the provider did not say how many tokens they took.
+    """
 
     usd: float = 0.0
     tokens: int = 0
     unpriced: int = 0
+    uncounted: int = 0
 
     def add(self, spend: Spend) -> None:
         self.tokens += spend.tokens
+        if not spend.tokens:
+            self.uncounted += spend.calls
+            return
         if spend.usd is None:
             self.unpriced += spend.tokens
         else:
@@ -26,7 +33,7 @@ class Bill:
     @property
     def known_usd(self) -> float | None:
         """The price of all of it; `None` when that of a part is not known."""
-        return None if self.unpriced else self.usd
+        return None if self.unpriced or self.uncounted else self.usd
 
 
 def device_usd(config: Config, device_seconds: float) -> float:

@@ -120,7 +120,11 @@ class Supervisor:
         state = self.board.workers[worker]
         if state.parked and state.parked_until is None:
             return False
-        if self.board.queued(worker) or not self.board.exhausted(utc_now()):
+        if not self.board.exhausted(utc_now()):
+            return True
+        if state.paused:
+            return False
+        if self.board.queued(worker):
             return True
         return self.board.replicate(worker, "ending") is not None
 

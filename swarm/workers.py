@@ -32,7 +32,8 @@ class WorkerState:
     its last experiment, `spent_at` when that was last reported. `direction` is the place of its
     direction among the swarm's, `barren` counts experiments since a keep, `fresh_starts` how often
     it gave a direction up. `founder` is the experiment that it took over from another island,
-    `settled` its verdicts since then.
+    `settled` its verdicts since then. `failures` counts the trials in a row that crashed or hung on
+    its device.
     """
 
     joined: records.Worker
@@ -47,6 +48,8 @@ class WorkerState:
     parked: str | None = None
     parked_until: datetime | None = None
     paused: bool = False
+    paused_because: str = ""
+    failures: int = 0
     sync_asked: int = 0
     queue: dict[str, None] = field(default_factory=dict)
     bill: Bill = field(default_factory=Bill)
@@ -72,16 +75,29 @@ class WorkerState:
     def resume(self) -> None:
         """A person wants it to go on, whatever it was parked for."""
         self.paused, self.parked, self.parked_until = False, None, None
+        self.paused_because, self.failures = "", 0
 
     def respawned(self) -> None:
         """The swarm was spawned again."""
         self.resume()
         self.busy_seconds, self.first_trial, self.last_result = 0.0, None, None
 
+    def ended(self, record: records.TrialFinished) -> None:
+        """A trial on its device has ended."""
+        self.device_seconds += record.seconds
+        self.busy_seconds += record.seconds
+        self.last_result = record.time
+        if record.outcome == "ok":
+            self.failures = 0
+        elif record.outcome in ("crash", "timeout"):
+            self.failures += 1
+        if self.open_trial == record.trial:
+            self.open_trial = None
+
     def take_bill(self) -> Bill | None:
         """What was used for the experiment that is claimed now; `None`: nothing."""
         bill, self.open_bill = self.open_bill, Bill()
-        return bill if bill.tokens else None
+        return bill if bill.tokens or bill.uncounted else None
 
 
 class Workforce:
@@ -126,7 +142,7 @@ class Workforce:
             if record.action == "sync":
                 worker.sync_asked = record.seq
             elif record.action == "pause":
-                worker.paused = True
+                worker.paused, worker.paused_because = True, record.reason
             else:
                 worker.resume()
 
@@ -178,10 +194,13 @@ class Workforce:
         return wanted[self.workers[worker].direction % len(wanted)] if wanted else ""
 
     def island(self, worker: str) -> set[str]:
-        """The active workers that share what they find at once; neighbours are on other ones."""
+        """The workers that share what they find at once; neighbours are on other islands.
+
+        Those of an earlier spawn are among them: what they found stays where it was.
+        """
         count = max(1, self.config.islands if self.config else 1)
         home = self.workers[worker].place % count
-        return {name for name in self.active if self.workers[name].place % count == home}
+        return {name for name, state in self.workers.items() if state.place % count == home}
 
     @property
     def usd(self) -> float:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from conftest import wait_for
 
-from swarm import agents
+from swarm import agents, config
 from swarm.agents.kinds import BuiltIn, Errand
 from swarm.agents.models.endpoints import Endpoint
 from swarm.agents.process import BACKOFF_SECONDS, AgentProcess
@@ -44,7 +44,7 @@ def test_specs_that_do_not_fit_are_refused(options: list[str], workers: int) -> 
 def test_the_tuner_gets_no_secret() -> None:
     inherited = {"PATH": "/bin", "OPENAI_API_KEY": "x", "TORCH_HUB_TOKEN": "x", "CUDA_HOME": "/c"}
     given = agents.build("tuner", {}).environment(inherited)
-    assert given == {"PATH": "/bin", "CUDA_HOME": "/c"}
+    assert given == {"PATH": "/bin", "CUDA_HOME": "/c"} | config.own_package()
 
 
 EXITING = [sys.executable, "-c", "raise SystemExit(9)"]
@@ -152,6 +152,8 @@ def test_each_agent_gets_the_keys_it_needs_and_no_others(tmp_path: Path) -> None
     assert given("anthropic") == {"ANTHROPIC_API_KEY"}
     assert given("openai:gpt-5") == {"OPENAI_API_KEY"}
     assert given("openai:x/y@https://openrouter.ai/api/v1") == {"OPENROUTER_API_KEY"}
+    assert given("openai:llama@http://10.0.0.7:8000/v1") == set()  # not for whoever is named
+    assert given("anthropic:m@https://proxy.example") == set()
     assert given("claude") == {"ANTHROPIC_API_KEY"}
     assert given("codex") == {"OPENAI_API_KEY"}
     assert given("cmd:my-agent") == set()

@@ -144,6 +144,7 @@ def test_an_agent_that_asks_to_be_parked_is(story: Story) -> None:
     [
         ("You’ve hit your usage limit. Upgrade to Pro or try again in 3 hours 2 minutes.", 10_920),
         ("You’ve hit your usage limit. Try again later.", 1800),
+        ("You’ve hit your usage limit. Try again in 2 days.", 172_800),
     ],
 )
 def test_one_that_ends_at_a_usage_limit_is_parked_until_that_is_over(
@@ -161,7 +162,9 @@ def test_one_that_ends_at_a_usage_limit_is_parked_until_that_is_over(
     event = care.events()[-1]
     assert event.until is not None
     assert (event.until - event.time).total_seconds() == pytest.approx(seconds, abs=5)
-    assert said in care.attendant.doing()[1]
+    day = f"{event.until:%a} " if seconds > 86_400 else ""
+    shown = care.attendant.doing()[1]
+    assert shown.startswith(f"until {day}{event.until:%H:%M} UTC: ERROR: {said}")
     assert care.starts() == 1
 
 

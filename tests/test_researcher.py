@@ -9,7 +9,8 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from swarm.journal import Cursor, Journal
 from swarm.leaderboard import Leaderboard
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Serving = Callable[[Model], AbstractContextManager[Server]]
 ANTHROPIC_KEY = "sk-ant-api03-" + "a1b2" * 8
 OPENAI_KEY = "sk-proj-" + "c3d4" * 8
 
@@ -42,10 +44,21 @@ def environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
     return inherited | keys | {"HOME": str(home)}
 
 
-def agents_of(server: Server) -> str:
-    return (
-        f"anthropic:claude-sonnet-4-5@{server.url_anthropic}=1,openai:gpt-5@{server.url_openai}=1"
-    )
+MODELS = "anthropic:claude-sonnet-4-5=1,openai:gpt-5=1"
+
+
+@pytest.fixture
+def serving(environment: dict[str, str]) -> Serving:
+    """`with serving(model) as server`: it is where the environment says that the providers are."""
+
+    @contextmanager
+    def start(model: Model) -> Iterator[Server]:
+        with serve(model) as server:
+            environment["ANTHROPIC_BASE_URL"] = server.url_anthropic
+            environment["OPENAI_BASE_URL"] = server.url_openai
+            yield server
+
+    return start
 
 
 def spawn(run: Run, agents: str, *more: str) -> subprocess.CompletedProcess[str]:
@@ -74,10 +87,12 @@ def status(run: Run) -> dict[str, Any]:
     return json.loads(run("status", "--json", "--tag", "t").stdout)  # type: ignore[no-any-return]
 
 
-def test_two_agents_improve_the_trainer_whatever_goes_wrong(repository: Path, run: Run) -> None:
+def test_two_agents_improve_the_trainer_whatever_goes_wrong(
+    repository: Path, run: Run, serving: Serving
+) -> None:
     model = Model(TROUBLES)
-    with serve(model) as server:
-        spawn(run, agents_of(server))
+    with serving(model) as server:
+        spawn(run, MODELS)
 
         def all_went_on() -> bool:
             workers = fold(repository).workers.values()
@@ -103,10 +118,12 @@ def test_two_agents_improve_the_trainer_whatever_goes_wrong(repository: Path, ru
     assert [e.claim.description for e in known.entries.values()][1].startswith("learning rate 0.0")
 
 
-def test_ideas_begin_with_a_brief_and_what_they_cost_is_known(repository: Path, run: Run) -> None:
-    with serve(Model()) as server:
+def test_ideas_begin_with_a_brief_and_what_they_cost_is_known(
+    repository: Path, run: Run, serving: Serving
+) -> None:
+    with serving(Model()) as server:
         spawn(
-            run, agents_of(server), "--device-hour-usd", "36",
+            run, MODELS, "--device-hour-usd", "36",
             "--directions", "optimizer,schedules",
         )  # fmt: skip
         wait_for(lambda: all(w.experiments > 1 for w in fold(repository).workers.values()))
@@ -143,12 +160,12 @@ def test_ideas_begin_with_a_brief_and_what_they_cost_is_known(repository: Path, 
 
 
 def test_a_refused_key_parks_its_worker_alone_until_a_person_resumes_it(
-    repository: Path, run: Run
+    repository: Path, run: Run, serving: Serving
 ) -> None:
     model = Model()
     model.refused.add(ANTHROPIC_KEY)
-    with serve(model) as server:
-        spawn(run, agents_of(server))
+    with serving(model):
+        spawn(run, MODELS)
         parked = wait_for(lambda: (w := status(run)["workers"])[0]["state"] == "parked" and w)
         assert "invalid x-api-key" in parked[0]["reason"]  # type: ignore[index]
         assert parked[0]["agent_state"] == "parked"  # type: ignore[index]
@@ -162,13 +179,13 @@ def test_a_refused_key_parks_its_worker_alone_until_a_person_resumes_it(
 
 
 def test_a_long_limit_parks_until_it_ends_and_then_the_agent_goes_on(
-    repository: Path, run: Run
+    repository: Path, run: Run, serving: Serving
 ) -> None:
     """Longer than an agent would sleep by itself, but short in the journal of this test."""
     limit = Step(status=429, headers={"retry-after": "130"}, message="5-hour limit")
     model = Model([limit])
-    with serve(model) as server:
-        spawn(run, f"anthropic@{server.url_anthropic}".replace("anthropic@", "anthropic:m@"))
+    with serving(model):
+        spawn(run, "anthropic:m")
         wait_for(lambda: fold(repository).workers["cpu0"].parked)
         worker = fold(repository).workers["cpu0"]
         events = [e for e in lines(repository) if isinstance(e, records.AgentEvent)]
@@ -184,9 +201,11 @@ def test_a_long_limit_parks_until_it_ends_and_then_the_agent_goes_on(
         run("stop", "--now", "--tag", "t")
 
 
-def test_a_budget_in_dollars_ends_the_swarm_cleanly(repository: Path, run: Run) -> None:
-    with serve(Model()) as server:
-        spawn(run, agents_of(server), "--max-usd", "0.06", "--wait")
+def test_a_budget_in_dollars_ends_the_swarm_cleanly(
+    repository: Path, run: Run, serving: Serving
+) -> None:
+    with serving(Model()):
+        spawn(run, MODELS, "--max-usd", "0.06", "--wait")
     board = fold(repository)
     assert board.state == "finished"
     assert "of 0.06 USD are spent" in board.ended_because
@@ -216,7 +235,7 @@ print(dict(os.environ), flush=True)
 
 
 def test_no_secret_gets_into_any_file_or_to_anyone_who_needs_it_not(
-    repository: Path, run: Run, tmp_path: Path
+    repository: Path, run: Run, serving: Serving, tmp_path: Path
 ) -> None:
     """Trials and a foreign agent print all that they get; the model tells the key everywhere."""
     dump = "def main():\n" + textwrap.indent(DUMP.strip(), "    ")
@@ -228,9 +247,8 @@ def test_no_secret_gets_into_any_file_or_to_anyone_who_needs_it_not(
     told = Step(calls=(("submit", {"description": f"with {ANTHROPIC_KEY}"}),))
     model = Model([Step(calls=leak), Step(calls=(("edit", written),)), told])
     nosy = f"cmd:exec {sys.executable} '{tmp_path / 'nosy.py'}'"
-    with serve(model) as server:
-        url = server.url_anthropic
-        spawn(run, f"anthropic:m@{url}=1", "--agent", nosy, "--agents", "2")
+    with serving(model):
+        spawn(run, "anthropic:m=1", "--agent", nosy, "--agents", "2")
         wait_for(lambda: len(fold(repository).notes) and fold(repository).spent_experiments >= 2)
         run("stop", "--now", "--tag", "t")
     assert fold(repository).notes[0].text == "the key is [ANTHROPIC_API_KEY]"

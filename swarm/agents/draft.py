@@ -25,6 +25,8 @@ class Draft:
         """Replace `old`. Raises `Refused` when it does not occur exactly once."""
         if not old:
             raise Refused("the text to replace is empty", "give the exact lines to replace")
+        if "\r\n" in self.text:  # read shows lines, not how they end
+            old, new = (part.replace("\r\n", "\n").replace("\n", "\r\n") for part in (old, new))
         count = self.text.count(old)
         if count != 1:
             hint = "copy the lines exactly as read shows them, indentation included"
@@ -46,8 +48,8 @@ class Draft:
         except SyntaxError as error:
             line = (error.text or "").strip()
             return f"line {error.lineno}: {error.msg}" + (f": {line}" if line else "")
-        except ValueError as error:  # a NUL byte, or a lone surrogate
-            return str(error)
+        except (ValueError, RecursionError, MemoryError) as error:  # a NUL byte; too deep for it
+            return str(error) or type(error).__name__
         return ""
 
     def rebase(self, commit: str, original: str) -> None:

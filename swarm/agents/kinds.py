@@ -84,7 +84,7 @@ class BuiltIn:
         return [config.python(), "-P", "-m", "swarm.cli", "agent", self.spec]
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        return keys.builtin_environment(inherited, self.needs)
+        return keys.builtin_environment(inherited, self.needs) | config.own_package()
 
     def prepare(self, worktree: Path, environment: Mapping[str, str]) -> None:
         """It needs nothing."""

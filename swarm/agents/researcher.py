@@ -40,6 +40,8 @@ MOST_REPLIES = 30
 """An idea that needs more is given up."""
 MOST_ERRORS = 8
 """So many calls in a row that fail, and the idea is given up: tokens are money."""
+MOST_TOKENS = 300_000
+"""Of an idea that leads to nothing, without those that came from the provider's cache."""
 MOST_SILENT = 2
 """So often in an idea the model is told to use its tools."""
 LONGEST_WAIT = 120.0
@@ -104,6 +106,7 @@ class Researcher:
         self._calls, self._usage, self._reported = 0, Usage(), clock()
         self._fruitless, self._outages = 0, 0
         self._open: list[str] = []
+        self._idea = Usage()
 
     def run(self) -> NoReturn:
         """Raises `Parked` when there is no point in going on now."""
@@ -118,6 +121,7 @@ class Researcher:
         """Pursue one idea; return the experiment that came of it, if any."""
         toolbox = Toolbox(self.session, self._report)
         turns: list[Turn] = [Said(self._brief())]
+        self._idea = Usage()
         context = prompts.context(self.session.program(), toolbox.draft.original)
         silent = 0
         self.session.door.say("working", "thinks of a change")
@@ -125,6 +129,9 @@ class Researcher:
         for _ in range(MOST_REPLIES):
             if self._is_over():
                 return None
+            if _fresh(self._idea) > MOST_TOKENS:
+                why = SwarmError(f"no submission in {MOST_TOKENS:,} tokens")
+                break
             try:
                 reply = self._ask(context, turns)
             except (TooLong, BadRequest) as error:
@@ -168,6 +175,7 @@ class Researcher:
                     prompts.SYSTEM, context, TOOLS, turns, self.screen.stream
                 )
             except Busy as error:
+                self._pay(error.usage)
                 self._back_off(error)
                 continue
             except OutOfQuota as error:
@@ -175,11 +183,18 @@ class Researcher:
             except Rejected as error:
                 self._park(error, None)
             self._outages = 0
-            self._calls, self._usage = self._calls + 1, self._usage + reply.usage
-            if self._clock() - self._reported > _REPORT_EVERY:
-                self._report()
+            self._pay(reply.usage)
             self.screen.line("")
             return reply
+
+    def _pay(self, usage: Usage | None) -> None:
+        """Remember what a reply cost; tell the runner now and then."""
+        if usage is None:
+            return
+        self._calls, self._usage = self._calls + 1, self._usage + usage
+        self._idea = self._idea + usage
+        if self._clock() - self._reported > _REPORT_EVERY:
+            self._report()
 
     def _use(self, toolbox: Toolbox, call: Call) -> Result:
         self.screen.line(f"→ {_shown(call)}", "36")
@@ -244,6 +259,7 @@ class Researcher:
             if not why:
                 return
             if why != said:
+                self._report()
                 self.screen.line(f"{why} …", "2")
                 self.session.door.say("waiting", why)
                 said = why
@@ -264,6 +280,10 @@ class Researcher:
         text = brief.build(self.session.board, self.session.worker, self.session.source_of)
         self.screen.line(f"—— {utc_now():%H:%M} a new idea", "1")
         return prompts.opening(text)
+
+
+def _fresh(usage: Usage) -> int:
+    return usage.input_tokens + usage.written_tokens + usage.output_tokens
 
 
 def _shown(call: Call) -> str:

@@ -20,7 +20,7 @@ _ESCAPE = re.compile(
 _OPTION = re.compile(
     r"^[\s│┃|]*(?P<cursor>[❯›●>▌→])?\s*(?P<number>\d{1,2})[.)] +(?P<text>.*?)[\s│┃|]*$", re.M
 )
-_BORDER = " \t│┃|╭╮╰╯─━═❯›●>■✕⎿✻*"
+_BORDER = " \t│┃|╭╮╰╯─━═❯›●•◦>■✕⎿✻*"
 _LINE_CHARACTERS = 120
 _LINES_ABOVE = 10
 """Signs of what is now stand that near above the prompt box, or below; above may be anything."""

@@ -54,19 +54,13 @@ class Session:
             raise
         return answer
 
-    def post(self, change: draft.Draft, description: str) -> Answer | None:
-        """Submit a draft and return once it is taken, with train.py as it was before.
+    def post(self, change: draft.Draft, description: str) -> Answer:
+        """Submit a draft and return once it is taken. Raises what it was refused with.
 
-        `None`: the worktree has moved away from the draft's base. Raises what it was refused with.
+        The worktree is not needed for that, so a person may edit there, and it may be moved.
         """
-        try:
-            draft.write(self._checkout.trainer, change.text)
-            # An edited worktree is not moved any more, so this cannot change after the look.
-            if self._checkout.head() != change.commit:
-                return None
-            return self.door.wait_accepted(self.door.submit(description))
-        finally:
-            self.drop_edit()
+        request = self.door.offer(change.commit, description, change.text)
+        return self.door.wait_accepted(request)
 
     def begin(self) -> draft.Draft:
         """A draft of the worktree's base."""
@@ -119,6 +113,7 @@ def run_tuner(worktree: Path, environment: Mapping[str, str]) -> None:
     from swarm.agents import tuner  # late: Optuna takes a second
 
     session, say = _started(worktree)
+    session.drop_edit()  # of a predecessor that was killed between edit and submission
     try:
         tuner.run(
             session.board,
@@ -153,5 +148,4 @@ def _started(
 ) -> tuple[Session, Callable[[str], None]]:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     session = Session(worktree, scrubber)
-    session.drop_edit()  # of a predecessor that was killed between edit and submission
     return session, lambda text: print(text, end="", flush=True)  # noqa: T201  seen in its pane

@@ -19,7 +19,6 @@ LONGEST_ANSWER = 12_000
 """Characters of a tool's answer; the conversation carries them to its end."""
 LONGEST_READ = 60_000
 _LOG_LINES = 80
-_MOVES = 5
 _MOST_LISTED = 50
 
 
@@ -208,20 +207,18 @@ class Toolbox:
             raise Refused(f"train.py is no Python program: {problem}", "mend it, then submit")
         if self.session.scrubber.holds(self.draft.text):
             raise Refused("train.py holds an API key", "take it out; trials get none")
+        now = self.session.begin()
+        try:
+            self.draft.rebase(now.commit, now.original)
+        except Refused:
+            self.draft = now
+            raise
+        if broken := self.draft.problem():
+            raise Refused(f"on the new base it is no Python program: {broken}", "read and mend it")
         self._before_submission()
-        for _ in range(_MOVES):
-            now = self.session.begin()
-            try:
-                self.draft.rebase(now.commit, now.original)
-            except Refused:
-                self.draft = now
-                raise
-            description = self.session.scrubber.scrub(wanted.description)
-            answer = self.session.post(self.draft, description)
-            if answer is not None:
-                self.submitted = answer
-                return f"taken as {answer.experiment}; its trial comes"
-        raise Refused("the worktree moves all the time", "submit again")
+        description = self.session.scrubber.scrub(wanted.description)
+        self.submitted = self.session.post(self.draft, description)
+        return f"taken as {self.submitted.experiment}; its trial comes"
 
 
 def _tool(kind: type[msgspec.Struct]) -> Tool:

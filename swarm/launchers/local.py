@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from swarm import config
 from swarm.disk import DISK_FULL
 from swarm.errors import SwarmError
 from swarm.job import Job
@@ -48,6 +49,8 @@ class LocalLauncher:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=job.folder,
+                # A trial may be able to read the environment of its parent.
+                env=config.trial_environment(config.environ()) | config.own_package(),
                 pass_fds=self._keep_open,
                 start_new_session=True,
             )

@@ -18,7 +18,7 @@ from swarm.views.table import fit
 LONGEST = 20_000
 """Characters of a brief, whatever the journal holds: some 6,000 tokens."""
 _LINE = 200
-_DIFF, _CHAIN, _NEAR, _RECENT, _OWN, _FAILED, _NOTES, _RUNNING = 6000, 25, 10, 20, 8, 8, 12, 16
+_DIFF, _CHAIN, _NEAR, _RECENT, _OWN, _FAILED, _NOTES, _RUNNING = 6000, 16, 10, 16, 8, 8, 10, 12
 _FAILURES = ("crash", "timeout", "rejected")
 SourceOf = Callable[[str], str | None]
 
@@ -30,16 +30,18 @@ def build(board: Leaderboard, worker: str, source_of: SourceOf) -> str:
     parts = [
         _standing(board, known, worker, base),
         _direction(board, worker),
-        _section("How the base came to be, each step against the one before", _chain(known, base)),
-        _difference(source_of, base),
-        _section("Not in the base, but good or nearly so: worth combining", _near(known, base)),
+        _section("Notes of the workers, the latest first", _notes(board)),
         _section("In training or waiting: do not repeat", _running(board, known)),
-        _section("Tried lately, by anyone", _recent(known)),
-        _section("Your own latest", _own(known, worker)),
+        _section("Not in the base, but good or nearly so: worth combining", _near(known, base)),
         _section("What failed, and why", _failed(known)),
-        _section("Notes of the workers, the latest last", _notes(board)),
+        _section("Your own latest", _own(known, worker)),
+        _section("Tried lately, by anyone", _recent(known)),
+        _section("How the base came to be, each step against the one before", _chain(known, base)),
     ]
     text = "\n\n".join(part for part in parts if part)
+    left = LONGEST - len(text) - 200
+    changes = _difference(source_of, base, min(left, _DIFF)) if left > _LINE else ""
+    text = f"{text}\n\n{changes}" if changes else text
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
@@ -79,12 +81,12 @@ def _chain(known: DeviceClass, base: Entry) -> list[str]:
     return [_line(known, step) for step in reversed(steps)]
 
 
-def _difference(source_of: SourceOf, base: Entry) -> str:
+def _difference(source_of: SourceOf, base: Entry, longest: int) -> str:
     """What the base changed since the baseline, as far as it fits."""
     before, after = source_of(BASELINE), source_of(base.experiment)
     if base.experiment == BASELINE or before is None or after is None:
         return ""
-    text = clipped(diff(before, after), _DIFF)
+    text = clipped(diff(before, after), longest)
     return f"The base against the baseline:\n{text}" if text else ""
 
 
@@ -157,7 +159,8 @@ def _failed(known: DeviceClass) -> list[str]:
 
 
 def _notes(board: Leaderboard) -> list[str]:
-    return [f"{note.worker or 'a person'}: {note.text}" for note in board.notes[-_NOTES:]]
+    latest = reversed(board.notes[-_NOTES:])
+    return [f"{note.worker or 'a person'}: {note.text}" for note in latest]
 
 
 def _latest(known: DeviceClass, count: int, fits: Callable[[Entry], bool]) -> list[Entry]:

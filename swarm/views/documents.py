@@ -71,6 +71,7 @@ def spend(board: Leaderboard) -> Document:
         "max_usd": board.config.max_usd,
         "tokens": sum(bill.tokens for bill in bills),
         "unpriced_tokens": sum(bill.unpriced for bill in bills),
+        "uncounted_calls": sum(bill.uncounted for bill in bills),
         "usd_per_experiment": _share(agents, board.spent_experiments),
         "usd_per_keep": _share(agents, kept),
         "device_hours": round(seconds / 3600, 4),

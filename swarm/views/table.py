@@ -193,14 +193,17 @@ def _what(worker: Document) -> str:
 
 def _spend(found: Document) -> list[str]:
     """What was spent, where anything was."""
-    if not found["tokens"] and found["devices_usd"] is None:
+    uncounted = found["uncounted_calls"]
+    if not found["tokens"] and not uncounted and found["devices_usd"] is None:
         return []
     limit = "" if found["max_usd"] is None else f" of {found['max_usd']:g}"
     line = f"spent: {usd(found['usd'])}{limit} USD, {tokens(found['tokens'])} tokens"
     for what, each in (("experiment", "usd_per_experiment"), ("kept change", "usd_per_keep")):
         line += "" if found[each] is None else f", {usd(found[each])} USD per {what}"
     unknown = found["unpriced_tokens"]
-    return [line + (f" ({tokens(unknown)} tokens have no known price)" if unknown else "")]
+    line += f" ({tokens(unknown)} tokens have no known price)" if unknown else ""
+    told = f"; of {uncounted} calls the provider did not say how much they took"
+    return [line + (told if uncounted else "")]
 
 
 def usd(amount: float) -> str:

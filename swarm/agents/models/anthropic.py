@@ -10,10 +10,12 @@ from typing import Any
 
 from swarm.agents.models.chat import (
     CUT_OFF,
+    MOST_TOKENS,
     Answered,
     Busy,
     Call,
     Provider,
+    ProviderError,
     Replied,
     Reply,
     Result,
@@ -46,8 +48,6 @@ except ModuleNotFoundError as error:
 
 NAME = "anthropic"
 URL = "https://api.anthropic.com"
-MOST_TOKENS = 32_000
-"""Of a reply, thinking included; every model since Claude 4 allows as many."""
 CONNECT_SECONDS, SILENT_SECONDS = 10.0, 300.0
 """A stream is never silent for long: the server sends pings."""
 
@@ -118,11 +118,15 @@ class _Anthropic:
         if tools:
             request["tools"] = [_tool(tool) for tool in tools]
         message = _Message()
-        with closing(self._pieces(request, message)) as pieces:
-            for piece in pieces:
-                show(piece)
-        with self._translated():
-            return message.reply()
+        try:
+            with closing(self._pieces(request, message)) as pieces:
+                for piece in pieces:
+                    show(piece)
+            with self._translated():
+                return message.reply()
+        except ProviderError as error:
+            error.usage = message.paid() if message.began else None
+            raise
 
     def _pieces(self, request: dict[str, Any], message: _Message) -> Generator[str]:
         with self._translated(), self._client.messages.create(**request, stream=True) as stream:
@@ -209,9 +213,14 @@ class _Message:
         text = "".join(block["text"] for block in self._blocks if block.get("type") == "text")
         if stop == "refusal" and self._explanation:
             text = f"{text}\n{self._explanation}".strip()
-        return Reply(text, tuple(calls), stop, self._paid(), _acceptable(self._blocks))
+        return Reply(text, tuple(calls), stop, self.paid(), _acceptable(self._blocks))
 
-    def _paid(self) -> Usage:
+    @property
+    def began(self) -> bool:
+        """Whether the model has begun to reply: from then on it costs."""
+        return bool(self._usage)
+
+    def paid(self) -> Usage:
         return Usage(
             self._usage.get("input_tokens", 0),
             self._usage.get("cache_read_input_tokens", 0),

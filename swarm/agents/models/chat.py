@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from swarm.errors import SwarmError
 
+MOST_TOKENS = 32_000
+"""Of a reply, thinking included: one that repeats itself costs no more than that."""
 LONGEST_MESSAGE = 300
 """Characters of a provider's complaint that are shown; some send whole web pages."""
 
@@ -56,6 +58,10 @@ class Call:
             value = {}
         if not isinstance(value, dict):
             return cls(id, name, {}, "the arguments are not a JSON object")
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half of a pair: no file could hold it, nor the next request
+            return cls(id, name, {}, "the arguments are not valid text")
         return cls(id, name, value)
 
 
@@ -157,7 +163,12 @@ class Provider(Protocol):
 
 
 class ProviderError(SwarmError):
-    """There is no reply; `retry_after` is the seconds to wait, where the provider says so."""
+    """There is no reply; `retry_after` is the seconds to wait, where the provider says so.
+
+    `usage` is what a reply that broke off has cost nevertheless, as far as that is known.
+    """
+
+    usage: Usage | None = None
 
     def __init__(self, message: str, hint: str = "", retry_after: float | None = None) -> None:
         super().__init__(one_line(message), hint)

@@ -13,6 +13,7 @@ from typing import Any
 
 from swarm.agents.models.chat import (
     CUT_OFF,
+    MOST_TOKENS,
     Answered,
     Busy,
     Call,
@@ -27,7 +28,10 @@ from swarm.agents.models.responses import paid
 
 Fields = dict[str, Any]
 
-OPTIONAL: Mapping[str, str] = {"stream_options": "stream_options"}
+OPTIONAL: Mapping[str, str] = {
+    "stream_options": "stream_options",
+    "max_completion_tokens": "max_completion_tokens",
+}
 """Parameters to do without where the server does not know them: it names them, or says this."""
 
 _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
@@ -42,6 +46,7 @@ def request(
         "model": model,
         "messages": _messages(system, context, turns),
         "stream_options": {"include_usage": True},
+        "max_completion_tokens": MOST_TOKENS,
     }
     if tools:
         found["tools"] = [_tool(tool) for tool in tools]
@@ -152,10 +157,9 @@ class Message:
             raise Busy(f"{self._name}: the reply broke off")
         calls = []
         for number, each in enumerate(self._calls):
-            id_ = (
-                each["id"] or f"call{self._turn % 1000:03d}{number % 100:02d}"
-            )  # 9 characters fit all
-            call = Call.parsed(id_, each["name"] or "", each["arguments"])
+            call = Call.parsed(
+                each["id"] or self._id(number), each["name"] or "", each["arguments"]
+            )
             if self._finish == "length" and each is self._calls[-1]:
                 call = replace(call, arguments={}, problem=CUT_OFF)
             calls.append(call)

@@ -16,9 +16,6 @@ from swarm.errors import SwarmError, UsageError
 if TYPE_CHECKING:
     from swarm.agents.models.chat import Provider
 
-NO_KEY = "none"
-"""What is sent to a server that wants no key: the SDKs insist on one."""
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -40,7 +37,13 @@ KINDS = {
         "gpt-6.1-sol", "OPENAI_API_KEY", "OPENAI_BASE_URL", "openai", "swarm.agents.models.openai",
     ),
 }  # fmt: skip
-_KEYS_OF_HOSTS = {"openrouter.ai": "OPENROUTER_API_KEY"}
+_KEYS_OF_HOSTS = {
+    "api.anthropic.com": "ANTHROPIC_API_KEY",
+    "api.openai.com": "OPENAI_API_KEY",
+    "openrouter.ai": "OPENROUTER_API_KEY",
+}
+_KEY_OF_OTHERS = "LLM_API_KEY"
+"""A provider's key is not for whatever server a spec names."""
 _ADDRESS = re.compile(r"@(?=https?://)")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -56,28 +59,29 @@ class Endpoint:
     @property
     def key_name(self) -> str:
         """The variable that holds the key for this server."""
-        host = urlsplit(self.url or "").hostname or ""
-        return _KEYS_OF_HOSTS.get(host, KINDS[self.kind].key)
+        if self.url is None:
+            return KINDS[self.kind].key
+        return _KEYS_OF_HOSTS.get(urlsplit(self.url).hostname or "", _KEY_OF_OTHERS)
 
     @property
     def variables(self) -> tuple[str, ...]:
         """What the agent needs of the environment, or of the keys file."""
-        return (self.key_name, KINDS[self.kind].base_url)
+        return (self.key_name,) if self.url else (self.key_name, KINDS[self.kind].base_url)
 
     def address(self, environment: Mapping[str, str]) -> str | None:
         """The server's base URL; `None` is the provider's own."""
         return self.url or keys.Keys.load(environment).get(KINDS[self.kind].base_url)
 
     def key(self, environment: Mapping[str, str]) -> str:
-        """Its key. Raises `SwarmError` where there is none, but for a server on this machine."""
+        """Its key; empty for a server of one's own. Raises `SwarmError` where one is missing."""
         found = keys.Keys.load(environment).get(self.key_name)
         host = urlsplit(self.address(environment) or "").hostname
-        if found is None and host not in _LOCAL:
+        if found is None and self.key_name != _KEY_OF_OTHERS and host not in _LOCAL:
             raise SwarmError(
                 f"the agent {self.kind} needs {self.key_name}, which is not set",
                 f"export {self.key_name}=…, or put that line into ~/.config/swarm/keys (chmod 600)",
             )
-        return found or NO_KEY
+        return found or ""
 
     def check(self, environment: Mapping[str, str]) -> None:
         """Raise `SwarmError` for what would keep the agent from starting."""

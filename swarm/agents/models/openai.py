@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from swarm.agents.models import completions, responses
-from swarm.agents.models.chat import Provider, Reply, Tool, Turn
+from swarm.agents.models.chat import Provider, ProviderError, Reply, Tool, Turn, Usage
 from swarm.agents.models.failures import (
     UNREADABLE,
     Complaint,
@@ -103,6 +103,7 @@ class _OpenAI:
             max_retries=0,
         )
         self._unknown: set[str] = set()
+        self._heard = False
 
     def reply(
         self,
@@ -114,15 +115,21 @@ class _OpenAI:
     ) -> Reply:
         request = self._format.request(self.model, system, context, tools, turns)
         message = self._format.message(len(turns))
-        with closing(self._pieces(request, message)) as pieces:
-            for piece in pieces:
-                show(piece)
-        with self._translated():
-            return message.reply()
+        self._heard = False
+        try:
+            with closing(self._pieces(request, message)) as pieces:
+                for piece in pieces:
+                    show(piece)
+            with self._translated():
+                return message.reply()
+        except ProviderError as error:
+            error.usage = Usage() if self._heard else None  # how much it was comes at the end only
+            raise
 
     def _pieces(self, request: dict[str, Any], message: _Message) -> Generator[str]:
         with self._translated(), self._open(request) as stream:
             for event in stream:
+                self._heard = True
                 if piece := message.take(event.to_dict(warnings=False)):
                     yield piece
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from swarm.agents.models.chat import (
     CUT_OFF,
+    MOST_TOKENS,
     Answered,
     Busy,
     Call,
@@ -24,7 +25,11 @@ from swarm.agents.models.failures import Complaint, failure
 
 Item = dict[str, Any]
 
-OPTIONAL: Mapping[str, str] = {"include": "encrypted", "prompt_cache_key": "prompt_cache_key"}
+OPTIONAL: Mapping[str, str] = {
+    "include": "encrypted",
+    "prompt_cache_key": "prompt_cache_key",
+    "max_output_tokens": "max_output_tokens",
+}
 """Parameters to do without where the server does not know them: it names them, or says this."""
 
 _SHOWN = {
@@ -47,6 +52,7 @@ def request(
         "tools": [_tool(tool) for tool in tools],
         "store": False,
         "include": ["reasoning.encrypted_content"],
+        "max_output_tokens": MOST_TOKENS,
         "prompt_cache_key": f"swarm-{key}",  # equal prefixes go to the machine that has them
     }
 
