@@ -235,13 +235,8 @@ class Attendant:
         """What the agent does, in a word for scripts and in one line for people."""
         state = self.state
         if state.parked:
-<<<<<<< HEAD
-            until = f"until {state.parked_until:%H:%M} UTC: " if state.parked_until else ""
-            return "parked", f"{until}{state.parked}"
-=======
             until = f"until {_hour(state.parked_until)}: " if state.parked_until else ""
             return "parked", f"{until}{state.parked}"  # what does not fit on a line is cut off
->>>>>>> real
         if not self.process.running:
             return "starting", "the agent is started again soon"
         said = self.mailbox.said(self.pid)

@@ -42,6 +42,20 @@ def test_it_says_where_the_search_stands_and_what_was_tried(tmp_path: Path) -> N
     assert "P(better) 1.00" in text
 
 
+def test_the_latest_notes_are_never_what_is_left_out(tmp_path: Path) -> None:
+    story = Story(tmp_path, policy="probable")
+    base = "e0"
+    for number in range(60):
+        base = story.experiment(f"cpu{number % 4}", 0.99**number, base)
+    for number in range(30):
+        story.tell(records.Note(worker="cpu1", text=f"note {number} " + "n" * 400))
+    huge = "\n".join(f"line {i}" for i in range(5000))
+    text = brief.build(story.board, "cpu0", lambda e: "" if e == "e0" else huge)
+    assert len(text) <= brief.LONGEST
+    assert text.index("note 29 ") < text.index("note 21 ")
+    assert "The base against the baseline" in text
+
+
 def test_nothing_is_said_of_what_there_is_not(tmp_path: Path) -> None:
     text = build(Story(tmp_path))
     assert "Baseline: e0" in text or "Your base: e0" in text

@@ -431,6 +431,30 @@ def test_the_key_is_neither_told_nor_logged(
     assert caplog.text == ""
 
 
+@wires
+@pytest.mark.parametrize("fault", ["drop", "short", "error"])
+def test_a_reply_that_breaks_off_has_cost_something(wire: str, fault: str) -> None:
+    step = Step("I begin to think about it", fault=fault)
+    with serve([step]) as server, pytest.raises(Busy) as broken:
+        ask(provider(wire, server))
+    usage = broken.value.usage
+    assert usage is not None
+    assert (usage.written_tokens > 100) == (wire == "anthropic")  # the others say so at the end
+
+
+@wires
+def test_a_request_that_was_refused_has_cost_nothing(wire: str) -> None:
+    with serve([Step(status=500)]) as server, pytest.raises(Busy) as refused:
+        ask(provider(wire, server))
+    assert refused.value.usage is None
+
+
+def test_half_a_character_is_no_argument() -> None:
+    call = Call.parsed("1", "note", '{"text": "\\ud83d"}')
+    assert call.problem == "the arguments are not valid text"
+    assert call.arguments == {}
+
+
 def test_an_sdk_that_is_told_to_log_says_nothing() -> None:
     program = f"""
 import importlib, sys

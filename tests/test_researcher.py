@@ -137,7 +137,8 @@ def test_ideas_begin_with_a_brief_and_what_they_cost_is_known(
             assert bill.usd > 0
     spends = [line for line in lines(repository) if isinstance(line, records.Spend)]
     assert Counter(spend.model for spend in spends).keys() == {"claude-sonnet-4-5", "gpt-5"}
-    assert 0.8 * server.count < sum(spend.calls for spend in spends) <= server.count
+    told = sum(spend.calls for spend in spends)
+    assert server.count - 2 <= told <= server.count  # but for what was cut off in the middle
     assert any(spend.cached_tokens for spend in spends if spend.model.startswith("claude"))
     spent = status(run)["spend"]
     device = sum(worker.device_seconds for worker in board.workers.values()) * 0.01
@@ -215,6 +216,20 @@ def test_a_budget_in_dollars_ends_the_swarm_cleanly(
     assert "candidate" not in verdicts
 
 
+def test_a_person_may_edit_where_an_agent_works(
+    repository: Path, run: Run, serving: Serving
+) -> None:
+    with serving(Model()):
+        spawn(run, "anthropic:m")
+        train = repository / "worktrees/t/cpu0/train.py"
+        mine = train.read_text() + "# my own idea\n"
+        train.write_text(mine)
+        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 3)
+        assert train.read_text() == mine
+        run("stop", "--now", "--tag", "t")
+    assert train.read_text() == mine
+
+
 def test_a_price_that_is_not_known_makes_no_budget(repository: Path, run: Run) -> None:
     done = run(
         "spawn", "--agent", "openai:home-made@http://127.0.0.1:9/v1", "--devices", "cpu",
@@ -231,13 +246,16 @@ DUMP = """
 import os, pathlib
 pathlib.Path("environment.txt").write_text(repr(dict(os.environ)))
 print(dict(os.environ), flush=True)
+if "SWARM_ATTEST" in os.environ:
+    print(pathlib.Path(f"/proc/{os.getppid()}/environ").read_bytes())
 """
 
 
 def test_no_secret_gets_into_any_file_or_to_anyone_who_needs_it_not(
-    repository: Path, run: Run, serving: Serving, tmp_path: Path
+    repository: Path, run: Run, serving: Serving, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Trials and a foreign agent print all that they get; the model tells the key everywhere."""
+    environment["SWARM_CONFINE"] = "off"  # where a trial can look into its parent
     dump = "def main():\n" + textwrap.indent(DUMP.strip(), "    ")
     (repository / "train.py").write_text(toy.TRAIN.replace("def main():", dump))
     toy.git(repository, "commit", "-qam", "nosy")

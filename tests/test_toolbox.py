@@ -71,6 +71,7 @@ def test_an_edit_changes_the_draft_and_nothing_else(box: Toolbox, story: Story) 
         ("edit", {"old": 3, "new": [1]}, "wrong arguments for edit"),
         ("rewrite", {"source": "  \n"}, "would empty train.py"),
         ("rewrite", {"source": "x = \0"}, "no Python program"),
+        ("rewrite", {"source": "x = " + "+".join("1" * 30_000)}, "no Python program"),
         ("delete", {}, "there is no tool 'delete'"),
         ("show", {"experiment": "e99"}, "no experiment 'e99'"),
         ("read", {"path": "/etc/passwd"}, "wrong arguments for read"),
@@ -140,6 +141,12 @@ def test_a_draft_follows_its_base() -> None:
     untouched = Draft("c1", TEXT, TEXT)
     untouched.rebase("c2", "x = 1\n")
     assert untouched.text == "x = 1\n"
+
+
+def test_lines_that_end_as_on_windows_can_be_edited() -> None:
+    draft = Draft("c", TEXT.replace("\n", "\r\n"), TEXT.replace("\n", "\r\n"))
+    draft.edit("b = 2\nc = 3\n", "b = 2\nc = 4\n")
+    assert draft.text == TEXT.replace("c = 3", "c = 4").replace("\n", "\r\n")
 
 
 @given(old=st.text(max_size=8), new=st.text(max_size=8), text=st.text(max_size=60))

@@ -9,9 +9,10 @@ import pytest
 import toy_swarm
 from toy_swarm import WORKERS, Story
 
-from swarm import pollinate, records
+from swarm import allocate, pollinate, records
 from swarm.experiment import Bench
 from swarm.spending import Bill
+from swarm.views import documents, table
 from swarm.workers import MIGRATES_EVERY, PATIENCE
 
 
@@ -70,6 +71,54 @@ def test_without_islands_everyone_builds_on_the_incumbent(tmp_path: Path) -> Non
     story = Story(tmp_path)
     best = story.experiment("cpu3", 0.9)
     assert {pollinate.base_for(story.board, name).experiment for name in WORKERS} == {best}
+
+
+def test_an_island_keeps_what_workers_found_that_are_gone(tmp_path: Path) -> None:
+    story = Story(tmp_path, islands=2)
+    found = story.experiment("cpu2", 0.8)
+    assert story.board.config is not None
+    story.tell(records.Reconfigured(config=story.board.config, workers=("cpu0", "cpu1")))
+    assert pollinate.base_for(story.board, "cpu0").experiment == found
+    assert pollinate.base_for(story.board, "cpu1").experiment == "e0"
+
+
+def test_a_device_on_which_everything_fails_is_tried_with_what_worked(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    worker = story.board.workers["cpu0"]
+    best = story.experiment("cpu1", 0.9)
+    story.trial("e0", "cpu2", 1.0)  # the baseline is measured often enough
+    for _ in range(allocate.DOUBTFUL):
+        due = allocate.next_trial(story.board, "cpu0", False, False)
+        assert due is None or due.purpose != "calibration"
+        story.experiment("cpu0", None)
+    due = allocate.next_trial(story.board, "cpu0", False, False)
+    assert due is not None
+    assert (due.experiment, due.purpose) == (best, "calibration")
+    assert "does the device still work" in due.why
+    story.trial(best, "cpu0", 0.91)
+    assert worker.failures == 0
+
+
+def test_a_paused_worker_does_not_keep_a_swarm_from_its_end(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.claim("cpu0")
+    assert not allocate.is_over(story.board, "cpu0")
+    story.tell(records.Control(action="pause", workers=("cpu0",), reason="its device fails"))
+    assert allocate.is_over(story.board, "cpu0")
+    assert story.board.workers["cpu0"].paused_because == "its device fails"
+    story.tell(records.Control(action="resume", workers=("cpu0",)))
+    assert not allocate.is_over(story.board, "cpu0")
+
+
+def test_calls_of_unknown_size_have_no_known_price(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.tell(records.Spend(worker="cpu0", model="m", calls=3, usd=0.0))
+    name = story.claim("cpu0")
+    bill = story.board.entry(name).bill
+    assert bill is not None
+    assert (bill.uncounted, bill.known_usd) == (3, None)
+    shown = table.status(documents.status(story.paths, story.board), table.Style(False, 160))
+    assert "of 3 calls the provider did not say how much they took" in shown
 
 
 def test_what_is_spent_belongs_to_the_next_experiment(tmp_path: Path) -> None:
