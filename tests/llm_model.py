@@ -19,7 +19,7 @@ class Model:
     is `refused` gets a 401.
     """
 
-    def __init__(self, troubles: Iterable[Step] = (), pause: float = 0.0) -> None:
+    def __init__(self, troubles: Iterable[Step] = ()) -> None:
         self.troubles, self.refused = deque(troubles), set[str]()
         self._lock, self._rate, self._turn = threading.Lock(), 0.04, 0
 

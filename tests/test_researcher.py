@@ -126,7 +126,9 @@ def test_ideas_begin_with_a_brief_and_what_they_cost_is_known(
             run, MODELS, "--device-hour-usd", "36",
             "--directions", "optimizer,schedules",
         )  # fmt: skip
-        wait_for(lambda: all(w.experiments > 1 for w in fold(repository).workers.values()))
+        wait_for(
+            lambda: all(w.experiments > 1 for w in fold(repository).workers.values()), timeout=90
+        )
         run("stop", "--tag", "t")
     board = fold(repository)
     for name, claim in board.claims.items():
@@ -167,13 +169,15 @@ def test_a_refused_key_parks_its_worker_alone_until_a_person_resumes_it(
     model.refused.add(ANTHROPIC_KEY)
     with serving(model):
         spawn(run, MODELS)
-        parked = wait_for(lambda: (w := status(run)["workers"])[0]["state"] == "parked" and w)
+        parked = wait_for(
+            lambda: (w := status(run)["workers"])[0]["state"] == "parked" and w, timeout=90
+        )
         assert "invalid x-api-key" in parked[0]["reason"]  # type: ignore[index]
         assert parked[0]["agent_state"] == "parked"  # type: ignore[index]
-        wait_for(lambda: fold(repository).workers["cpu1"].experiments >= 2)
+        wait_for(lambda: fold(repository).workers["cpu1"].experiments >= 2, timeout=90)
         model.refused.clear()
         run("resume", "cpu0", "--tag", "t")
-        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 1)
+        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 1, timeout=90)
         run("stop", "--now", "--tag", "t")
     exits = [e for e in lines(repository) if isinstance(e, records.AgentEvent)]
     assert [e.state for e in exits if e.worker == "cpu0"][:3] == ["started", "exited", "parked"]
@@ -187,7 +191,7 @@ def test_a_long_limit_parks_until_it_ends_and_then_the_agent_goes_on(
     model = Model([limit])
     with serving(model):
         spawn(run, "anthropic:m")
-        wait_for(lambda: fold(repository).workers["cpu0"].parked)
+        wait_for(lambda: fold(repository).workers["cpu0"].parked, timeout=90)
         worker = fold(repository).workers["cpu0"]
         events = [e for e in lines(repository) if isinstance(e, records.AgentEvent)]
         assert worker.parked_until is not None
@@ -198,7 +202,7 @@ def test_a_long_limit_parks_until_it_ends_and_then_the_agent_goes_on(
         Journal(repository / "leaderboard/t/journal.jsonl").append(
             records.AgentEvent(worker="cpu0", state="parked", reason="limit", until=events[-1].time)
         )
-        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 1)
+        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 1, timeout=90)
         run("stop", "--now", "--tag", "t")
 
 
@@ -224,7 +228,7 @@ def test_a_person_may_edit_where_an_agent_works(
         train = repository / "worktrees/t/cpu0/train.py"
         mine = train.read_text() + "# my own idea\n"
         train.write_text(mine)
-        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 3)
+        wait_for(lambda: fold(repository).workers["cpu0"].experiments >= 3, timeout=90)
         assert train.read_text() == mine
         run("stop", "--now", "--tag", "t")
     assert train.read_text() == mine
@@ -267,7 +271,10 @@ def test_no_secret_gets_into_any_file_or_to_anyone_who_needs_it_not(
     nosy = f"cmd:exec {sys.executable} '{tmp_path / 'nosy.py'}'"
     with serving(model):
         spawn(run, "anthropic:m=1", "--agent", nosy, "--agents", "2")
-        wait_for(lambda: len(fold(repository).notes) and fold(repository).spent_experiments >= 2)
+        wait_for(
+            lambda: len(fold(repository).notes) and fold(repository).spent_experiments >= 2,
+            timeout=90,
+        )
         run("stop", "--now", "--tag", "t")
     assert fold(repository).notes[0].text == "the key is [ANTHROPIC_API_KEY]"
     dumped = repository / "worktrees/t/cpu1/environment.txt"
