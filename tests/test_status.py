@@ -96,3 +96,89 @@ def test_a_runner_that_died_is_started_again_by_whom_there_is(floor: Floor) -> N
     assert floor.worker("cpu1")["reason"] == "is starting"
     floor.story.tell(records.Control(action="stop"))
     assert floor.worker("cpu0")["reason"] == "the swarm is being stopped"
+
+
+LIMIT = "You've hit your session limit · resets 9:35pm (Europe/Berlin)"
+CRASHED = (
+    "the agent exited 5 times: Error: Cannot find module '@anthropic-ai/claude-code/cli.js', "
+    "required from /usr/lib/node_modules/npm/bin/run.js"
+)
+
+
+@pytest.fixture
+def eight(floor: Floor) -> Floor:
+    """Workers as they are found in the morning."""
+    floor.supervise()
+    floor.run("cpu0", "training", "e12 as t31, seed 42")
+    floor.park("cpu1", LIMIT, NOW + timedelta(hours=3, minutes=5))
+    floor.run("cpu1", "training", "e9 as t32, seed 3, a replicate", "parked", "stale words")
+    floor.park("cpu2", CRASHED)
+    floor.run("cpu2", "parked", CRASHED, "parked", CRASHED)
+    floor.run("cpu3", "thinking", asks := "asks a person: Allow network access?", "asks", asks)
+    return floor
+
+
+def below(lines: list[str], worker: str) -> str:
+    """What stands below the row of a worker."""
+    at = next(i for i, line in enumerate(lines) if line.startswith(worker))
+    more = []
+    for line in lines[at + 1 :]:
+        if not line.startswith("    "):
+            break
+        more.append(line.strip())
+    return " ".join(more)
+
+
+def test_eighty_columns_tell_what_hinders_an_agent_in_full(eight: Floor) -> None:
+    lines = eight.shown(80)
+    table_lines = lines[lines.index("") :]
+    assert max(map(len, table_lines)) <= 80, "\n".join(lines)
+    assert below(lines, "cpu0") == ""
+    assert any(line.endswith("e9 as t32, seed 3, a replicate") for line in lines)
+    assert below(lines, "cpu1") == f"until 21:35 UTC: {LIMIT}"
+    assert below(lines, "cpu2") == f"{CRASHED}; swarm resume cpu2 tries again"
+    assert below(lines, "cpu3") == "asks a person: Allow network access?"
+
+
+def test_wide_terminals_have_a_line_per_worker_where_it_fits(eight: Floor) -> None:
+    lines = eight.shown(220)
+    assert len(lines[lines.index("") + 1 :]) == 1 + len(WORKERS)
+    assert lines[-3].endswith(f"until 21:35 UTC: {LIMIT}; e9 as t32, seed 3, a replicate")
+    narrower = eight.shown(130)
+    assert below(narrower, "cpu3") == ""
+    assert below(narrower, "cpu2").startswith("the agent exited 5 times")
+
+
+def test_a_limit_that_ends_on_another_day_has_its_date(floor: Floor) -> None:
+    floor.park("cpu0", LIMIT, NOW + timedelta(hours=12))
+    floor.run("cpu0", "parked", LIMIT, "parked", LIMIT)
+    assert floor.worker("cpu0")["reason"] == f"until Nov 22 06:30 UTC: {LIMIT}"
+    assert floor.worker("cpu0")["agent_reason"] == f"until Nov 22 06:30 UTC: {LIMIT}"
+
+
+@pytest.mark.parametrize(
+    ("agent", "word"),
+    [("working", "thinking"), ("starting", "starting"), ("waiting", "waits"),
+     ("prompt", "at prompt"), ("login", "must log in"), ("asks", "asks")],
+)  # fmt: skip
+def test_the_table_has_the_agents_own_word(floor: Floor, agent: str, word: str) -> None:
+    floor.run("cpu0", "thinking", "", agent, "")
+    assert floor.worker("cpu0")["state"] == "thinking"
+    row = next(line for line in floor.shown(100) if line.startswith("cpu0"))
+    assert row.removeprefix("cpu0").strip().startswith(f"{word}  ")
+    assert floor.worker("cpu0")["reason"] == ("is starting" if agent == "starting" else "")
+
+
+def test_a_parked_worker_without_a_runner_says_so_once(floor: Floor) -> None:
+    floor.park("cpu0", CRASHED)
+    floor.leave("cpu0")
+    found = floor.worker("cpu0")
+    assert (found["state"], found["pid"], found["pane"]) == ("parked", None, None)
+    assert found["agent_state"] == "ended"
+    assert "\n".join(floor.shown(300)).count("Cannot find module") == 1
+
+
+def test_escape_sequences_of_agents_do_nothing_below_a_row_either(floor: Floor) -> None:
+    floor.run("cpu0", "thinking", "x", "asks", "\x1b[2J" + "y" * 100)
+    assert "\x1b" not in "\n".join(floor.shown(80))
+    assert "\\x1b[2J" in "\n".join(floor.shown(80))

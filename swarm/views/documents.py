@@ -229,7 +229,7 @@ def _doing(state: WorkerState, beat: Heartbeat | None, now: datetime) -> tuple[s
         return "thinking", _STARTING
     if beat.state == "parked":
         return "parked", _parked(state, now) or beat.reason
-    return beat.state, beat.reason or _STARTING
+    return beat.state, beat.reason or _silence(beat)
 
 
 def _agent(state: WorkerState, beat: Heartbeat | None, now: datetime) -> tuple[str, str]:
@@ -238,7 +238,12 @@ def _agent(state: WorkerState, beat: Heartbeat | None, now: datetime) -> tuple[s
         return "starting", _STARTING
     if beat.agent == "parked":
         return "parked", _parked(state, now) or beat.agent_reason
-    return beat.agent, beat.agent_reason or _STARTING
+    return beat.agent, beat.agent_reason or _silence(beat)
+
+
+def _silence(beat: Heartbeat) -> str:
+    """What a CLI that shows nothing yet is about."""
+    return _STARTING if beat.agent == "starting" else ""
 
 
 def _parked(state: WorkerState, now: datetime) -> str:
