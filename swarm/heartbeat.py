@@ -1,4 +1,7 @@
-"""What a runner says of itself between journal lines: alive, and doing what."""
+"""What a runner says of itself between journal lines: alive, and doing what.
+
+Of one that cannot be started its supervisor says so here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from swarm.disk import writing
 
 # Padded and written in place: a full disk must not keep a runner from saying that it is full.
 _BYTES = 1024
-Doing = Literal["training", "thinking", "paused", "parked"]
+Doing = Literal["training", "thinking", "paused", "parked", "dead"]
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
@@ -34,6 +37,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
 def write(path: Path, beat: Heartbeat) -> None:
     data = msgspec.json.encode(beat).ljust(_BYTES)
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.pwrite(descriptor, data, 0)

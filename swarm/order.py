@@ -58,12 +58,19 @@ def choose_slots(
         raise UsageError(f"--agents {wanted} makes no swarm", "--agents 2")
     slots = devices.choose(wanted, order.devices, order.oversubscribe, environment)
     if not order.agent:
-        others = ", ".join(agents.available(environment))
-        here = f"; here are also {others}" if others else ""
-        say(f"agent: tuner, the built-in offline one{here} (choose with --agent)")
+        say(f"agent: tuner, the built-in offline one{_others(environment)} (choose with --agent)")
     if order.devices is None and slots[0].kind == "cpu":
         say(f"devices: no GPU found, so {len(slots)} CPU worker(s) (choose with --devices)")
     return slots, agents.assign(options, len(slots), environment)
+
+
+def _others(environment: Mapping[str, str]) -> str:
+    """Which other agents could start here: a hint, so nothing is refused over it."""
+    try:
+        others = ", ".join(agents.available(environment))
+    except SwarmError as error:
+        return f"; others are not known: {error}"
+    return f"; here are also {others}" if others else ""
 
 
 def choose_settings(

@@ -39,7 +39,6 @@ class Floor:
     def leave(self, worker: str) -> None:
         """A runner that is gone leaves its last heartbeat."""
         beat = Heartbeat(7, "thinking", THOUGHT, 0.0, "%3", "working", THOUGHT)
-        self.paths.heartbeat(worker).parent.mkdir(parents=True, exist_ok=True)
         heartbeat.write(self.paths.heartbeat(worker), beat)
 
     def park(self, worker: str, reason: str, until: datetime | None = None) -> None:

@@ -275,6 +275,8 @@ def _why_gone(
         return "dead", "its runner died; swarm recover starts it again"
     if beat is None:
         return "thinking", _STARTING
+    if beat.state == "dead":
+        return "dead", f"{beat.reason}; that is tried again"
     return "dead", "its runner died; it is started again"
 
 
