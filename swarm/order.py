@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarm import agents, config, devices, directions, records, summary
+from swarm import agents, config, devices, directions, keys, records, summary
 from swarm.errors import Refused, SwarmError, UsageError
 from swarm.panes import tmux_available
 from swarm.prices import Prices
@@ -82,20 +82,12 @@ def choose_settings(
     say: Say,
 ) -> records.Config:
     """The settings of a swarm: ordered, else `stored` by its earlier run, else our default."""
-    tmux = order.tmux
-    if tmux is None:
-        tmux = tmux_available(environment)
-        if not tmux:
-            say("tmux: not found, so workers run in the background (install it to watch panes)")
-    elif tmux and not tmux_available(environment):
-        raise SwarmError(
-            "tmux is not installed", "apt install tmux / brew install tmux, or --no-tmux"
-        )
     scale = order.scale or (stored.scale if stored else None)
     if scale is None:
         scale = devices.default_scale(slots[0])
     if order.scale is None and stored is None and scale == "small":
         say("scale: small, as there is no GPU fast enough for full (choose with --scale)")
+    tmux = _tmux(order, environment, stored, say)
     data = _prepare(root, scale, order.dataset, environment, stored)
     seconds = order.seconds or (stored.seconds if stored else DEFAULT_SECONDS)
     same = stored is not None and stored.seconds == seconds
@@ -120,22 +112,52 @@ def choose_settings(
 
 
 def check_agents(
-    specs: Sequence[str], order: Order, environment: Mapping[str, str], say: Say
+    specs: Sequence[str], passed: Sequence[str], environment: Mapping[str, str]
 ) -> None:
-    """Raise `SwarmError` for an agent that could not start, or a limit that could not hold."""
+    """Raise `SwarmError` for an agent that could not start; `passed` names secrets it gets."""
+    Prices.load(config.prices_file(environment))  # a damaged file would end every runner
+    for spec in dict.fromkeys(specs):
+        agent = agents.build(spec, environment, passed)
+        agent.check(environment)
+        keys.for_runner(environment, agent.needs, ())  # and a damaged one of keys, its supervisor
+
+
+def check_prices(
+    specs: Sequence[str], max_usd: float | None, environment: Mapping[str, str], say: Say
+) -> None:
+    """Raise `Refused` for a limit that could not hold, as nobody knows what an agent costs."""
+    if max_usd is None:
+        return
     prices = Prices.load(config.prices_file(environment))
     for spec in dict.fromkeys(specs):
-        agent = agents.build(spec, environment, order.pass_env)
-        agent.check(environment)
-        if order.max_usd is None or agent.asks is None:
+        asks = agents.build(spec, environment).asks
+        if asks is None:
             continue
-        if not agent.asks:
+        if not asks:
             say(f"--max-usd: what {spec} uses is not known everywhere, and may not be counted")
-        elif prices.of(agent.asks) is None:
+        elif prices.of(asks) is None:
             raise Refused(
-                f"--max-usd cannot hold: the price of {agent.asks} is not known",
+                f"--max-usd cannot hold: the price of {asks} is not known",
                 f"write it into {config.prices_file(environment)}; 0 is a price too",
             )
+
+
+def _tmux(
+    order: Order, environment: Mapping[str, str], stored: records.Config | None, say: Say
+) -> bool:
+    """Whether workers get panes. A swarm that was begun without any goes on so."""
+    wanted = order.tmux
+    if wanted is None and stored and not stored.tmux:
+        say("tmux: workers run in the background, as before")
+        return False
+    if wanted is not False and not tmux_available(environment):
+        if wanted:
+            raise SwarmError(
+                "tmux is not installed", "apt install tmux / brew install tmux, or --no-tmux"
+            )
+        say("tmux: not found, so workers run in the background (install it to watch panes)")
+        return False
+    return wanted is not False
 
 
 def _directions(root: Path, order: Order, stored: records.Config | None) -> tuple[str, ...]:

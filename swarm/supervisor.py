@@ -20,7 +20,7 @@ from swarm.journal import Journal, utc_now
 from swarm.leaderboard import Leaderboard
 from swarm.locks import ProcessLock, is_held
 from swarm.logfile import last_words_of
-from swarm.panes import Panes, choose_panes
+from swarm.panes import Panes, choose_panes, tmux_available
 from swarm.paths import Paths
 from swarm.views import tsv
 from swarm.worktree import Worktree
@@ -238,5 +238,6 @@ def wait_until_at_rest(paths: Paths, board: Leaderboard, environment: dict[str, 
     board.refresh()
     if board.state == "running":
         assert board.config is not None
-        panes = choose_panes(board.config.tmux, paths.tag, paths.root, environment)
+        tmux = board.config.tmux and tmux_available(environment)  # else there are no panes to close
+        panes = choose_panes(tmux, paths.tag, paths.root, environment)
         conclude(paths, board, panes, records.Ended(state="stopped", reason="by swarm stop"))

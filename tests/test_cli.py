@@ -15,6 +15,7 @@ from conftest import wait_for
 
 from swarm.cli import parser
 from swarm.journal import Journal
+from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Mailbox
 from swarm.records import Note
 
@@ -331,3 +332,12 @@ def test_a_damaged_table_of_clis_is_no_concern_of_the_tuner(
     done = run("spawn", "--agents", "1", "--seconds", "1", "--max-experiments", "1", "--no-tmux",
                "--wait")  # fmt: skip
     assert f"others are not known: cannot read {table}" in done.stderr
+
+
+def test_a_swarm_that_was_begun_without_panes_goes_on_without(run: Run, spawned: Path) -> None:
+    done = run("spawn", "--tag", "t", "--max-experiments", "3", "--wait")
+    assert "tmux: workers run in the background, as before" in done.stderr
+    board = Leaderboard(Journal(spawned / "leaderboard/t/journal.jsonl"))
+    board.refresh()
+    assert board.config is not None
+    assert not board.config.tmux
