@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarm import agents, config, devices, directions, keys, records, summary
+from swarm import agents, config, devices, directions, keys, records, spending, summary
 from swarm.errors import Refused, SwarmError, UsageError
+from swarm.leaderboard import Leaderboard
 from swarm.panes import tmux_available
 from swarm.prices import Prices
 
@@ -140,6 +141,43 @@ def check_prices(
                 f"--max-usd cannot hold: the price of {asks} is not known",
                 f"write it into {config.prices_file(environment)}; 0 is a price too",
             )
+
+
+def check_limits(settings: records.Config, board: Leaderboard, say: Say) -> None:
+    """Say which limits a swarm that goes on has now, and what counts towards them already.
+
+    Raises `Refused` where all that may be spent is spent.
+    """
+    assert board.config is not None
+    seconds = sum(worker.device_seconds for worker in board.workers.values())
+    usd = sum(worker.bill.usd for worker in board.workers.values())
+    usd += spending.device_usd(settings, seconds)
+    most = settings.max_usd
+    if most is not None and usd >= most:
+        raise Refused(
+            f"--max-usd {most:g} is used up: this swarm has spent {usd:.2f} USD so far",
+            "it counts what was spent before: a higher one, or another swarm: --tag …",
+        )
+    limits = {
+        "--max-experiments": f"{board.spent_experiments} so far, which it counts",
+        "--max-hours": "from now on",
+        "--max-usd": f"spent so far {usd:.2f} USD, which it counts",
+    }
+    now, before = _limits(settings), _limits(board.config)
+    set_now = [f"{name} {now[name]:g} ({counts})" for name, counts in limits.items() if name in now]
+    spent = f"; spent so far {usd:.2f} USD" if usd and most is None else ""
+    say(f"limits: {', '.join(set_now) or 'none'}{spent}")
+    for name in [name for name in before if name not in now]:
+        say(f"no {name} this time (before: {before[name]:g})")
+
+
+def _limits(settings: records.Config) -> dict[str, float]:
+    found = {
+        "--max-experiments": settings.max_experiments,
+        "--max-hours": settings.max_hours,
+        "--max-usd": settings.max_usd,
+    }
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 def _tmux(

@@ -21,7 +21,15 @@ from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.locks import DeviceLock, is_held
 from swarm.mailbox import Mailbox
-from swarm.order import Order, Say, check_agents, check_prices, choose_settings, choose_slots
+from swarm.order import (
+    Order,
+    Say,
+    check_agents,
+    check_limits,
+    check_prices,
+    choose_settings,
+    choose_slots,
+)
 from swarm.panes import tmux_available
 from swarm.paths import Paths
 from swarm.worktree import Repository, add_worktree, open_repository
@@ -53,6 +61,7 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
         root_commit = "" if again else _check_repository(repository)
         settings = choose_settings(root, order, environment, slots, board.config, say)
         if again:
+            check_limits(settings, board, say)
             _spawn_again(paths, board, settings, slots, specs)
             say(f"continuing swarm {paths.tag} with {len(board.claims) - 1} experiments so far")
         else:

@@ -337,6 +337,7 @@ def test_a_damaged_table_of_clis_is_no_concern_of_the_tuner(
 def test_a_swarm_that_was_begun_without_panes_goes_on_without(run: Run, spawned: Path) -> None:
     done = run("spawn", "--tag", "t", "--max-experiments", "3", "--wait")
     assert "tmux: workers run in the background, as before" in done.stderr
+    assert "limits: --max-experiments 3 (2 so far, which it counts)" in done.stderr
     board = Leaderboard(Journal(spawned / "leaderboard/t/journal.jsonl"))
     board.refresh()
     assert board.config is not None
