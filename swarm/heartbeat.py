@@ -19,8 +19,9 @@ Doing = Literal["training", "thinking", "paused", "parked", "dead"]
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """Written when it changes. `since` is the Unix time when `state` began, `agent` what the agent
-    does meanwhile, in a word and in a line.
+    """Written when it changes: `since` is the Unix time since when all of it has been so.
+
+    `agent` is what the agent does meanwhile, in a word, `agent_reason` the same in a line.
     """
 
     pid: int
@@ -30,8 +31,6 @@ class Heartbeat(msgspec.Struct, frozen=True):
     pane: str | None = None
     agent: str = ""
     agent_reason: str = ""
-    agent_pid: int | None = None
-    trial: str | None = None
 
 
 def write(path: Path, beat: Heartbeat) -> None:

@@ -181,3 +181,10 @@ def test_escape_sequences_of_agents_do_nothing_below_a_row_either(floor: Floor) 
     floor.run("cpu0", "thinking", "x", "asks", "\x1b[2J" + "y" * 100)
     assert "\x1b" not in "\n".join(floor.shown(80))
     assert "\\x1b[2J" in "\n".join(floor.shown(80))
+
+
+def test_the_heartbeat_of_an_older_runner_is_understood(floor: Floor) -> None:
+    floor.run("cpu0")
+    path = floor.paths.heartbeat("cpu0")
+    path.write_text(path.read_text().replace("{", '{"agent_pid": 9, "trial": "t1", ', 1))
+    assert floor.worker("cpu0")["reason"] == THOUGHT
