@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from toy_swarm import WORKERS, Story
 
@@ -146,6 +147,20 @@ def test_wide_terminals_have_a_line_per_worker_where_it_fits(eight: Floor) -> No
     narrower = eight.shown(130)
     assert below(narrower, "cpu3") == ""
     assert below(narrower, "cpu2").startswith("the agent exited 5 times")
+
+
+def test_a_swarm_at_rest_takes_a_line_per_worker(floor: Floor) -> None:
+    for worker in WORKERS:
+        floor.story.tell(
+            msgspec.structs.replace(
+                floor.story.board.workers[worker].joined, agent="openai:a-model-with-a-name"
+            )
+        )
+    floor.story.tell(records.Ended(state="finished", reason="all 3 experiments are used"))
+    assert floor.shown(80)[-1].endswith("the swarm has finished")
+    lines = floor.shown(70)
+    assert len(lines[lines.index("") + 1 :]) == 1 + len(WORKERS)
+    assert lines[-1].endswith("the swarm has finis…")
 
 
 def test_a_limit_that_ends_on_another_day_has_its_date(floor: Floor) -> None:

@@ -222,7 +222,9 @@ def _what(worker: Document, room: int, width: int) -> tuple[str, str]:
     What keeps its agent from working is worth a line of its own, unless one is wide enough for all.
     """
     reason, agent = printable(worker["reason"]), printable(worker["agent_reason"])
-    hindered = worker["agent_state"] not in ("working", "starting", "ended")
+    if worker["state"] == "stopped":  # nobody has to do anything about it
+        return reason, ""
+    hindered = worker["agent_state"] not in ("working", "starting", "ended", "")
     hindrance = agent if hindered and agent not in reason else ""
     whole = f"{hindrance}; {reason}" if hindrance else reason
     if len(whole) <= room and (width >= _WIDE or not hindered):
