@@ -1,4 +1,7 @@
-"""What a runner says of itself between journal lines: alive, and doing what."""
+"""What a runner says of itself between journal lines: alive, and doing what.
+
+Of one that cannot be started its supervisor says so here.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ from swarm.disk import writing
 
 # Padded and written in place: a full disk must not keep a runner from saying that it is full.
 _BYTES = 1024
-Doing = Literal["training", "thinking", "paused", "parked"]
+Doing = Literal["training", "thinking", "paused", "parked", "dead"]
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """Written when it changes. `since` is the Unix time when `state` began, `agent` what the agent
-    does meanwhile, in a word and in a line.
+    """Written when it changes: `since` is the Unix time since when all of it has been so.
+
+    `agent` is what the agent does meanwhile, in a word, `agent_reason` the same in a line.
     """
 
     pid: int
@@ -27,13 +31,12 @@ class Heartbeat(msgspec.Struct, frozen=True):
     pane: str | None = None
     agent: str = ""
     agent_reason: str = ""
-    agent_pid: int | None = None
-    trial: str | None = None
 
 
 def write(path: Path, beat: Heartbeat) -> None:
     data = msgspec.json.encode(beat).ljust(_BYTES)
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.pwrite(descriptor, data, 0)

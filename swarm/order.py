@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarm import agents, config, devices, directions, records, summary
+from swarm import agents, config, devices, directions, keys, records, spending, summary
 from swarm.errors import Refused, SwarmError, UsageError
+from swarm.leaderboard import Leaderboard
 from swarm.panes import tmux_available
 from swarm.prices import Prices
 
@@ -58,12 +59,19 @@ def choose_slots(
         raise UsageError(f"--agents {wanted} makes no swarm", "--agents 2")
     slots = devices.choose(wanted, order.devices, order.oversubscribe, environment)
     if not order.agent:
-        others = ", ".join(agents.available(environment))
-        here = f"; here are also {others}" if others else ""
-        say(f"agent: tuner, the built-in offline one{here} (choose with --agent)")
+        say(f"agent: tuner, the built-in offline one{_others(environment)} (choose with --agent)")
     if order.devices is None and slots[0].kind == "cpu":
         say(f"devices: no GPU found, so {len(slots)} CPU worker(s) (choose with --devices)")
     return slots, agents.assign(options, len(slots), environment)
+
+
+def _others(environment: Mapping[str, str]) -> str:
+    """Which other agents could start here: a hint, so nothing is refused over it."""
+    try:
+        others = ", ".join(agents.available(environment))
+    except SwarmError as error:
+        return f"; others are not known: {error}"
+    return f"; here are also {others}" if others else ""
 
 
 def choose_settings(
@@ -75,20 +83,12 @@ def choose_settings(
     say: Say,
 ) -> records.Config:
     """The settings of a swarm: ordered, else `stored` by its earlier run, else our default."""
-    tmux = order.tmux
-    if tmux is None:
-        tmux = tmux_available(environment)
-        if not tmux:
-            say("tmux: not found, so workers run in the background (install it to watch panes)")
-    elif tmux and not tmux_available(environment):
-        raise SwarmError(
-            "tmux is not installed", "apt install tmux / brew install tmux, or --no-tmux"
-        )
     scale = order.scale or (stored.scale if stored else None)
     if scale is None:
         scale = devices.default_scale(slots[0])
     if order.scale is None and stored is None and scale == "small":
         say("scale: small, as there is no GPU fast enough for full (choose with --scale)")
+    tmux = _tmux(order, environment, stored, say)
     data = _prepare(root, scale, order.dataset, environment, stored)
     seconds = order.seconds or (stored.seconds if stored else DEFAULT_SECONDS)
     same = stored is not None and stored.seconds == seconds
@@ -113,22 +113,89 @@ def choose_settings(
 
 
 def check_agents(
-    specs: Sequence[str], order: Order, environment: Mapping[str, str], say: Say
+    specs: Sequence[str], passed: Sequence[str], environment: Mapping[str, str]
 ) -> None:
-    """Raise `SwarmError` for an agent that could not start, or a limit that could not hold."""
+    """Raise `SwarmError` for an agent that could not start; `passed` names secrets it gets."""
+    Prices.load(config.prices_file(environment))  # a damaged file would end every runner
+    for spec in dict.fromkeys(specs):
+        agent = agents.build(spec, environment, passed)
+        agent.check(environment)
+        keys.for_runner(environment, agent.needs, ())  # and a damaged one of keys, its supervisor
+
+
+def check_prices(
+    specs: Sequence[str], max_usd: float | None, environment: Mapping[str, str], say: Say
+) -> None:
+    """Raise `Refused` for a limit that could not hold, as nobody knows what an agent costs."""
+    if max_usd is None:
+        return
     prices = Prices.load(config.prices_file(environment))
     for spec in dict.fromkeys(specs):
-        agent = agents.build(spec, environment, order.pass_env)
-        agent.check(environment)
-        if order.max_usd is None or agent.asks is None:
+        asks = agents.build(spec, environment).asks
+        if asks is None:
             continue
-        if not agent.asks:
+        if not asks:
             say(f"--max-usd: what {spec} uses is not known everywhere, and may not be counted")
-        elif prices.of(agent.asks) is None:
+        elif prices.of(asks) is None:
             raise Refused(
-                f"--max-usd cannot hold: the price of {agent.asks} is not known",
+                f"--max-usd cannot hold: the price of {asks} is not known",
                 f"write it into {config.prices_file(environment)}; 0 is a price too",
             )
+
+
+def check_limits(settings: records.Config, board: Leaderboard, say: Say) -> None:
+    """Say which limits a swarm that goes on has now, and what counts towards them already.
+
+    Raises `Refused` where all that may be spent is spent.
+    """
+    assert board.config is not None
+    seconds = sum(worker.device_seconds for worker in board.workers.values())
+    usd = sum(worker.bill.usd for worker in board.workers.values())
+    usd += spending.device_usd(settings, seconds)
+    most = settings.max_usd
+    if most is not None and usd >= most:
+        raise Refused(
+            f"--max-usd {most:g} is used up: this swarm has spent {usd:.2f} USD so far",
+            "it counts what was spent before: a higher one, or another swarm: --tag …",
+        )
+    limits = {
+        "--max-experiments": f"{board.spent_experiments} so far, which it counts",
+        "--max-hours": "from now on",
+        "--max-usd": f"spent so far {usd:.2f} USD, which it counts",
+    }
+    now, before = _limits(settings), _limits(board.config)
+    set_now = [f"{name} {now[name]:g} ({counts})" for name, counts in limits.items() if name in now]
+    spent = f"; spent so far {usd:.2f} USD" if usd and most is None else ""
+    say(f"limits: {', '.join(set_now) or 'none'}{spent}")
+    for name in [name for name in before if name not in now]:
+        say(f"no {name} this time (before: {before[name]:g})")
+
+
+def _limits(settings: records.Config) -> dict[str, float]:
+    found = {
+        "--max-experiments": settings.max_experiments,
+        "--max-hours": settings.max_hours,
+        "--max-usd": settings.max_usd,
+    }
+    return {name: limit for name, limit in found.items() if limit is not None}
+
+
+def _tmux(
+    order: Order, environment: Mapping[str, str], stored: records.Config | None, say: Say
+) -> bool:
+    """Whether workers get panes. A swarm that was begun without any goes on so."""
+    wanted = order.tmux
+    if wanted is None and stored and not stored.tmux:
+        say("tmux: workers run in the background, as before")
+        return False
+    if wanted is not False and not tmux_available(environment):
+        if wanted:
+            raise SwarmError(
+                "tmux is not installed", "apt install tmux / brew install tmux, or --no-tmux"
+            )
+        say("tmux: not found, so workers run in the background (install it to watch panes)")
+        return False
+    return wanted is not False
 
 
 def _directions(root: Path, order: Order, stored: records.Config | None) -> tuple[str, ...]:

@@ -332,8 +332,6 @@ class Runner:
             pane=self.bench.environment.get("TMUX_PANE"),
             agent=agent,
             agent_reason=agent_reason,
-            agent_pid=self.attendant.process.pid,
-            trial=self.trial.job.trial if self.trial else None,
         )
         old = self.beat
         if old is None or msgspec.structs.replace(old, since=beat.since) != beat:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import filelock
 
-from swarm import __version__, config, devices, pristine, records, supervisor
+from swarm import __version__, config, devices, heartbeat, pristine, records, supervisor
 from swarm.errors import Refused, SwarmError
 from swarm.filesystem import network_filesystem
 from swarm.fingerprint import prints
@@ -21,7 +21,16 @@ from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.locks import DeviceLock, is_held
 from swarm.mailbox import Mailbox
-from swarm.order import Order, Say, check_agents, choose_settings, choose_slots
+from swarm.order import (
+    Order,
+    Say,
+    check_agents,
+    check_limits,
+    check_prices,
+    choose_settings,
+    choose_slots,
+)
+from swarm.panes import tmux_available
 from swarm.paths import Paths
 from swarm.worktree import Repository, add_worktree, open_repository
 
@@ -46,11 +55,13 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
             board.refresh()
             order = _as_before(order, board)
         slots, specs = choose_slots(order, environment, say)
-        check_agents(specs, order, environment, say)
+        check_agents(specs, order.pass_env, environment)
+        check_prices(specs, order.max_usd, environment, say)
         _check_free(slots, environment)
         root_commit = "" if again else _check_repository(repository)
         settings = choose_settings(root, order, environment, slots, board.config, say)
         if again:
+            check_limits(settings, board, say)
             _spawn_again(paths, board, settings, slots, specs)
             say(f"continuing swarm {paths.tag} with {len(board.claims) - 1} experiments so far")
         else:
@@ -69,7 +80,8 @@ def spawn(root: Path, order: Order, environment: dict[str, str], say: Say) -> Pa
 def recover(paths: Paths, environment: dict[str, str]) -> list[str]:
     """Start again what died of a running swarm; return the workers whose runner was dead.
 
-    Raises `Refused` for a swarm that came to rest.
+    Raises `Refused` for a swarm that came to rest, and `SwarmError` for what would keep it from
+    starting, before anything has been started.
     """
     board = Leaderboard(Journal(paths.journal))
     board.refresh()
@@ -79,12 +91,28 @@ def recover(paths: Paths, environment: dict[str, str]) -> list[str]:
             f"go on with it: swarm spawn --tag {paths.tag}",
         )
     dead = [name for name in board.active if not is_held(paths.worker_lock(name))]
+    supervised = is_held(paths.supervisor_lock)
+    if not supervised:
+        _check_recovery(paths, board, environment)
     lay_out(paths, board)
-    if not is_held(paths.supervisor_lock):
+    if not supervised:
         supervisor.launch(paths, environment)
     if not board.stopping:
         wait_alive(paths, board)
     return dead
+
+
+def _check_recovery(paths: Paths, board: Leaderboard, environment: dict[str, str]) -> None:
+    """Raise `SwarmError` for what a new supervisor, or an agent, would fail for later, unseen."""
+    assert board.config is not None
+    if board.config.tmux and not tmux_available(environment):
+        raise SwarmError(
+            "this swarm runs in tmux, which is not on PATH",
+            f"install it; or swarm stop, then swarm spawn --tag {paths.tag} --no-tmux",
+        )
+    if not board.stopping:
+        specs = [board.workers[name].joined.agent for name in board.active]
+        check_agents(specs, board.config.pass_env, environment)
 
 
 def lay_out(paths: Paths, board: Leaderboard) -> None:
@@ -114,8 +142,11 @@ def wait_alive(paths: Paths, board: Leaderboard) -> None:
         if board.state != "running" or board.stopping:
             return
         if waiting and time.monotonic() > deadline:
+            beat = heartbeat.read(paths.heartbeat(waiting[0]))
+            why = f": {beat.reason}" if beat and beat.state == "dead" else ""
             raise SwarmError(
-                f"the runner of {waiting[0]} did not start", f"see {paths.runner_log(waiting[0])}"
+                f"the runner of {waiting[0]} did not start{why}",
+                f"see {paths.runner_log(waiting[0])}",
             )
         time.sleep(0.02)
 

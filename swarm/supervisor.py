@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import time
@@ -11,20 +12,22 @@ from types import FrameType
 
 import filelock
 
-from swarm import agents, config, keys, records, strays
+from swarm import agents, config, heartbeat, keys, records, strays
 from swarm.errors import GitError, Refused, SwarmError
 from swarm.experiment import Bench, reconcile
+from swarm.heartbeat import Heartbeat
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import Leaderboard
 from swarm.locks import ProcessLock, is_held
 from swarm.logfile import last_words_of
-from swarm.panes import Panes, choose_panes
+from swarm.panes import Panes, choose_panes, tmux_available
 from swarm.paths import Paths
 from swarm.views import tsv
 from swarm.worktree import Worktree
 
 _TICK_SECONDS = 0.2
 _START_GRACE_SECONDS = 20.0
+_TRY_AGAIN_SECONDS = 5.0
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 60.0)
 _LAST_BACKOFF = len(_BACKOFF_SECONDS) - 1
 _HEALTHY_SECONDS = 120.0
@@ -34,12 +37,16 @@ log = logging.getLogger("swarm.supervisor")
 
 @dataclass
 class Watch:
-    """What the supervisor remembers of one runner; times are seconds of a monotonic clock."""
+    """What the supervisor remembers of one runner; times are seconds of a monotonic clock.
+
+    `trouble` is why it cannot even be started.
+    """
 
     started: float = float("-inf")
     due: float = float("-inf")
     deaths: int = 0
     seen_alive: bool = False
+    trouble: str = ""
 
 
 class Supervisor:
@@ -140,16 +147,34 @@ class Supervisor:
         if watch.deaths > _LAST_BACKOFF:
             self._park(worker, watch)
             return
-        watch.started, watch.due = now, now + _START_GRACE_SECONDS
+        try:
+            pane = self._start(worker)
+        except SwarmError as error:  # not its fault: a damaged table, a tmux that does not answer
+            self._cannot_start(worker, watch, str(error), now)
+            return
+        watch.started, watch.due, watch.trouble = now, now + _START_GRACE_SECONDS, ""
         watch.deaths += 1  # until it is seen alive
-        pane = self.panes.start(
+        log.info("started the runner of %s in pane %s", worker, pane)
+
+    def _start(self, worker: str) -> str | None:
+        """Start the runner of a worker; return its pane. Raises `SwarmError`."""
+        return self.panes.start(
             worker,
             [config.python(), "-P", "-m", "swarm.cli", "runner", worker, "--tag", self.paths.tag],
             self._environment_of(worker),
             self.paths.root,
             self.paths.worker_log(worker),
         )
-        log.info("started the runner of %s in pane %s", worker, pane)
+
+    def _cannot_start(self, worker: str, watch: Watch, error: str, now: float) -> None:
+        """Say why a runner cannot be started; that is tried again, for the cause may go away."""
+        watch.due = now + _TRY_AGAIN_SECONDS
+        if error == watch.trouble:
+            return
+        watch.trouble = error
+        log.warning("the runner of %s cannot be started: %s", worker, error)
+        beat = Heartbeat(os.getpid(), "dead", f"its runner cannot be started: {error}", time.time())
+        heartbeat.write(self.paths.heartbeat(worker), beat)
 
     def _environment_of(self, worker: str) -> dict[str, str]:
         """What a runner gets: of the secrets those that its agent needs."""
@@ -217,5 +242,6 @@ def wait_until_at_rest(paths: Paths, board: Leaderboard, environment: dict[str, 
     board.refresh()
     if board.state == "running":
         assert board.config is not None
-        panes = choose_panes(board.config.tmux, paths.tag, paths.root, environment)
+        tmux = board.config.tmux and tmux_available(environment)  # else there are no panes to close
+        panes = choose_panes(tmux, paths.tag, paths.root, environment)
         conclude(paths, board, panes, records.Ended(state="stopped", reason="by swarm stop"))

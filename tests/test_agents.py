@@ -14,7 +14,7 @@ from swarm import agents, config
 from swarm.agents.kinds import BuiltIn, Errand
 from swarm.agents.models.endpoints import Endpoint
 from swarm.agents.process import BACKOFF_SECONDS, AgentProcess
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import Refused, SwarmError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -175,3 +175,29 @@ def test_an_agent_that_cannot_work_is_refused_before_anything_starts(tmp_path: P
     assert agents.available(mine | {"OPENAI_API_KEY": "sk-1"}) == ["openai", "codex"]
     local = agents.build("openai:llama@http://127.0.0.1:8000/v1", mine)
     local.check(mine)  # a server on this machine needs no key
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("cmd:my-agent --key sk-ant-abcdefghijklmnopqrs12345", "cmd:my-agent --key [key]"),
+        ("cmd:TOKEN=quite-an-ordinary-word my-agent=2", "cmd:TOKEN=[MY_TOKEN] my-agent=2"),
+        ("openai:m@http://h/v1/from-the-file", "openai:m@http://h/v1/[FILE_KEY]"),
+    ],
+)
+def test_a_spec_with_a_key_in_it_is_refused_and_not_repeated(
+    tmp_path: Path, option: str, shown: str
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("FILE_KEY=from-the-file\n")
+    keys.chmod(0o600)
+    environment = {"SWARM_KEYS": str(keys), "MY_TOKEN": "quite-an-ordinary-word"}
+    with pytest.raises(Refused) as caught:
+        agents.assign([option], 2, environment)
+    assert f"--agent {shown} holds a key" in str(caught.value)
+    assert "--pass-env NAME" in caught.value.hint
+
+
+def test_an_address_with_a_query_is_refused() -> None:
+    with pytest.raises(UsageError, match="a key in an address would be journalled"):
+        agents.build("openai:m@http://localhost:8000/v1?api_key=x", {})

@@ -15,6 +15,7 @@ from conftest import wait_for
 
 from swarm.cli import parser
 from swarm.journal import Journal
+from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Mailbox
 from swarm.records import Note
 
@@ -319,3 +320,25 @@ def test_a_worktree_that_cannot_be_made_ends_the_swarm_again(run: Run, repositor
     assert_error(done, 1, "git worktree add: ", "swarm doctor")
     journal = repository / "leaderboard" / "w" / "journal.jsonl"
     wait_for(lambda: '"state":"stopped"' in journal.read_text())
+
+
+def test_a_damaged_table_of_clis_is_no_concern_of_the_tuner(
+    run: Run, repository: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment["HOME"] = str(tmp_path)
+    table = tmp_path / ".config/swarm/clis.toml"
+    table.parent.mkdir(parents=True)
+    table.write_text("[claude\n")
+    done = run("spawn", "--agents", "1", "--seconds", "1", "--max-experiments", "1", "--no-tmux",
+               "--wait")  # fmt: skip
+    assert f"others are not known: cannot read {table}" in done.stderr
+
+
+def test_a_swarm_that_was_begun_without_panes_goes_on_without(run: Run, spawned: Path) -> None:
+    done = run("spawn", "--tag", "t", "--max-experiments", "3", "--wait")
+    assert "tmux: workers run in the background, as before" in done.stderr
+    assert "limits: --max-experiments 3 (2 so far, which it counts)" in done.stderr
+    board = Leaderboard(Journal(spawned / "leaderboard/t/journal.jsonl"))
+    board.refresh()
+    assert board.config is not None
+    assert not board.config.tmux

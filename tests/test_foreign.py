@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -179,3 +181,20 @@ def test_mixed_swarms_are_told_by_counts(repository: Path, run: Run, cast: Cast)
     run("stop", "--now", "--tag", "t")
     for name in ("train.py", "notes.txt"):
         assert toy.git(repository, "status", "--porcelain", name) == ""
+
+
+def test_a_damaged_table_delays_a_dead_runner_and_parks_nobody(
+    repository: Path, run: Run, environment: dict[str, str], cast: Cast
+) -> None:
+    cast.play("claude", "cpu0", Habits(works="forever"))
+    spawn(run, "claude", "--no-tmux")
+    runner = wait_for(lambda: status(run)["cpu0"]["pid"])
+    table = Path(environment["HOME"]) / ".config/swarm/clis.toml"
+    table.parent.mkdir(parents=True)
+    table.write_text("[claude\n")
+    os.kill(int(str(runner)), signal.SIGKILL)
+    wait_for(lambda: f"cannot be started: cannot read {table}" in status(run)["cpu0"]["reason"])
+    table.write_text("")
+    wait_for(lambda: status(run)["cpu0"]["pid"] not in (None, runner))
+    assert not fold(repository).workers["cpu0"].parked
+    run("stop", "--now", "--tag", "t")

@@ -10,7 +10,8 @@ from swarm import config
 from swarm.agents import clis
 from swarm.agents.kinds import Agent, BuiltIn, Command, Foreign
 from swarm.agents.models import endpoints
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import Refused, SwarmError, UsageError
+from swarm.keys import Keys, Scrubber
 
 
 def _tuner(model: str, passed: Sequence[str]) -> Agent:
@@ -72,8 +73,10 @@ def assign(options: list[str], workers: int | None, environment: Mapping[str, st
     """One spec per worker from `--agent KIND[:MODEL][=COUNT],…` options.
 
     Without a count a kind fills up what the others leave; `workers` of `None` takes the sum of the
-    counts. A `cmd:` option is one spec as it is, up to an `=COUNT` at its end. Raises `UsageError`.
+    counts. A `cmd:` option is one spec as it is, up to an `=COUNT` at its end. Raises `UsageError`,
+    and `Refused` for an option that holds a key: specs are written down, shown and passed on.
     """
+    _refuse_keys(options, environment)
     counted = [_counted(spec) for option in options for spec in _split(option)]
     for spec, _ in counted:
         build(spec, environment)
@@ -87,6 +90,17 @@ def assign(options: list[str], workers: int | None, environment: Mapping[str, st
             "make them agree, or leave one kind without =COUNT",
         )
     return fixed + [open_ended[i % len(open_ended)] for i in range(left)]
+
+
+def _refuse_keys(options: list[str], environment: Mapping[str, str]) -> None:
+    scrubber = Scrubber(Keys.load(environment).secrets("*"))
+    for option in options:
+        shown = scrubber.scrub(option)
+        if shown != option:
+            raise Refused(
+                f"--agent {shown} holds a key, which would be journalled",
+                "leave it in the environment, and name it: --pass-env NAME",
+            )
 
 
 def _split(option: str) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from swarm import drift, heartbeat, locks, spending
+from swarm.heartbeat import Heartbeat
 from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Answer
 from swarm.paths import Paths
@@ -13,6 +14,7 @@ from swarm.standings import DeviceClass, Entry
 from swarm.workers import WorkerState
 
 Document = dict[str, Any]
+_STARTING = "is starting"
 
 
 def status(paths: Paths, board: Leaderboard, now: datetime | None = None) -> Document:
@@ -188,9 +190,14 @@ def answer(found: Answer) -> Document:
 
 def _worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Document:
     state = fold.workers[name]
+    alive = locks.is_held(paths.worker_lock(name))
     beat = heartbeat.read(paths.heartbeat(name))
-    doing, reason = _doing(paths, fold, name, beat)
-    alive = doing not in ("dead", "stopped")
+    if alive:
+        doing, reason = _doing(state, beat, now)
+        agent, agent_reason = _agent(state, beat, now)
+    else:
+        doing, reason = _why_gone(paths, fold, name, beat, now)
+        agent, agent_reason = "ended", ""
     return {
         "name": name,
         "device": state.joined.device.id,
@@ -199,8 +206,8 @@ def _worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Docume
         "agent": state.joined.agent,
         "state": doing,
         "reason": reason,
-        "agent_state": beat.agent if beat and alive else "ended",
-        "agent_reason": beat.agent_reason if beat and alive else "",
+        "agent_state": agent,
+        "agent_reason": agent_reason,
         "direction": fold.workforce.direction_of(name),
         "island": state.place % max(1, fold.config.islands) if fold.config else 0,
         "nudges": state.nudges,
@@ -217,16 +224,61 @@ def _worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Docume
     }
 
 
-def _doing(
-    paths: Paths, fold: Leaderboard, name: str, beat: heartbeat.Heartbeat | None
+def _doing(state: WorkerState, beat: Heartbeat | None, now: datetime) -> tuple[str, str]:
+    """What a worker with a runner does, and why."""
+    if beat is None:
+        return "thinking", _STARTING
+    if beat.state == "parked":
+        return "parked", _parked(state, now) or beat.reason
+    return beat.state, beat.reason or _silence(beat)
+
+
+def _agent(state: WorkerState, beat: Heartbeat | None, now: datetime) -> tuple[str, str]:
+    """What the agent of a living runner does, in a word and in a line."""
+    if beat is None:
+        return "starting", _STARTING
+    if beat.agent == "parked":
+        return "parked", _parked(state, now) or beat.agent_reason
+    return beat.agent, beat.agent_reason or _silence(beat)
+
+
+def _silence(beat: Heartbeat) -> str:
+    """What a CLI that shows nothing yet is about."""
+    return _STARTING if beat.agent == "starting" else ""
+
+
+def _parked(state: WorkerState, now: datetime) -> str:
+    """Until when an agent is parked and why; times come first, as they are looked for."""
+    if not state.parked:
+        return ""
+    until = state.parked_until
+    if until is None:
+        return f"{state.parked}; swarm resume {state.joined.worker} tries again"
+    day = "" if until.date() == now.date() else f"{until:%b %d} "
+    return f"until {day}{until:%H:%M} UTC: {state.parked}"
+
+
+def _why_gone(
+    paths: Paths, fold: Leaderboard, name: str, beat: Heartbeat | None, now: datetime
 ) -> tuple[str, str]:
-    if locks.is_held(paths.worker_lock(name)):
-        return (beat.state, beat.reason) if beat else ("thinking", "is starting")
+    """Why a worker has no runner."""
+    state = fold.workers[name]
     if fold.state != "running":
         return "stopped", f"the swarm has {fold.state}"
-    if fold.workers[name].parked:
-        return "parked", f"{fold.workers[name].parked}; swarm resume {name} tries again"
-    return "dead", "its runner died; swarm recover starts it again"
+    if fold.stopping:
+        return "stopped", "the swarm is being stopped"
+    if state.parked and state.parked_until is None:
+        return "parked", _parked(state, now)
+    left = fold.queued(name) or fold.replicate(name, "ending")
+    if fold.exhausted(now) and not left:
+        return "stopped", "nothing is left for it to do"
+    if not locks.is_held(paths.supervisor_lock):
+        return "dead", "its runner died; swarm recover starts it again"
+    if beat is None:
+        return "thinking", _STARTING
+    if beat.state == "dead":
+        return "dead", f"{beat.reason}; that is tried again"
+    return "dead", "its runner died; it is started again"
 
 
 def _duty_cycle(fold: Leaderboard, state: WorkerState, now: datetime) -> float | None:

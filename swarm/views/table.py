@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +17,14 @@ _COLOURS: dict[str, str] = {
     "crash": "31", "timeout": "31", "rejected": "31", "dead": "31",
     "parked": "33", "paused": "33", "candidate": "36", "interrupted": "33",
     "discard": "2",
+    "waits": "33", "limited": "33", "asks": "33", "at prompt": "33", "must log in": "31",
 }  # fmt: skip
+_AGENT_STATES: dict[str, str] = {
+    "starting": "starting", "waiting": "waits", "prompt": "at prompt", "dialog": "at a dialog",
+    "limit": "limited", "login": "must log in", "asks": "asks",
+}  # fmt: skip
+_INDENT = "        "
+_WIDE = 120
 _ELLIPSIS = "…"
 
 
@@ -78,20 +86,38 @@ def status(document: Document, style: Style) -> str:
         if known["unverified"] and not known["verified"]:
             lines.append(f"claims rest on trials' own scores, {printable(known['unverified'])}")
     lines += _spend(document["spend"])
+    return "\n".join([*lines, "", *_workers(document["workers"], style)])
+
+
+def _workers(workers: Sequence[Document], style: Style) -> Iterable[str]:
+    """A line per worker; below it, in full, what does not fit there or hinders its agent."""
     rows = [["worker", "state", "exps", "best", "duty", "agent", "what"]]
     rows += [
         [
             worker["name"],
-            worker["state"],
+            _state(worker),
             str(worker["experiments"]),
             _score(worker["best_val_bpb"]),
             "-" if worker["duty_cycle"] is None else f"{worker['duty_cycle']:.0%}",
             fit(worker["agent"], 16),
-            _what(worker),
+            "",
         ]
-        for worker in document["workers"]
+        for worker in workers
     ]
-    return "\n".join([*lines, "", *_table(rows, style, right=(2, 3, 4), coloured=1)])
+    room, below = _room(rows, style), [""]
+    for row, worker in zip(rows[1:], workers, strict=True):
+        row[-1], more = _what(worker, room, style.width)
+        below.append(more)
+    for line, more in zip(_table(rows, style, (2, 3, 4), coloured=1), below, strict=True):
+        yield line
+        yield from _indented(more, style.width)
+
+
+def _indented(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text, max(40, width), initial_indent=_INDENT, subsequent_indent=_INDENT,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
@@ -184,11 +210,28 @@ def _claim(found: Document) -> str:
     )
 
 
-def _what(worker: Document) -> str:
-    """Why a worker is in its state, and what keeps its agent from working, if anything does."""
-    reason, agent = worker["reason"], worker["agent_reason"]
+def _state(worker: Document) -> str:
+    """The state in a word; what its agent is at says more than that it does not train."""
+    state = str(worker["state"])
+    return _AGENT_STATES.get(worker["agent_state"], state) if state == "thinking" else state
+
+
+def _what(worker: Document, room: int, width: int) -> tuple[str, str]:
+    """Why a worker is in its state: what stands in its row, and what stands below it.
+
+    What keeps its agent from working is worth a line of its own, unless one is wide enough for all.
+    """
+    reason, agent = printable(worker["reason"]), printable(worker["agent_reason"])
+    if worker["state"] == "stopped":  # nobody has to do anything about it
+        return reason, ""
     hindered = worker["agent_state"] not in ("working", "starting", "ended", "")
-    return f"{agent}; {reason}" if hindered and agent != reason else str(reason)
+    hindrance = agent if hindered and agent not in reason else ""
+    whole = f"{hindrance}; {reason}" if hindrance else reason
+    if len(whole) <= room and (width >= _WIDE or not hindered):
+        return whole, ""
+    if hindrance and len(reason) <= room:
+        return reason, hindrance
+    return "", whole
 
 
 def _spend(found: Document) -> list[str]:
@@ -226,8 +269,8 @@ def _table(
     rows: Sequence[Sequence[str]], style: Style, right: Sequence[int], coloured: int
 ) -> Iterable[str]:
     """Align columns; the last one takes what the terminal's width leaves."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    left = max(20, style.width - sum(widths) - 2 * len(widths))
+    widths = _widths(rows)
+    left = max(20, _room(rows, style))
     for row in rows:
         cells = [
             cell.rjust(width) if i in right else cell.ljust(width)
@@ -235,3 +278,13 @@ def _table(
         ]
         cells[coloured] = style.word(row[coloured], cells[coloured])
         yield "  ".join([*cells, fit(row[-1], left)]).rstrip()
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+
+
+def _room(rows: Sequence[Sequence[str]], style: Style) -> int:
+    """What the terminal's width leaves for the last column."""
+    widths = _widths(rows)
+    return style.width - sum(widths) - 2 * len(widths)

@@ -111,6 +111,6 @@ def parse(kind: str, model: str) -> Endpoint:
         )
     if url and not name:
         raise UsageError(f"which model of {url}?", f"{kind}:my-model@{url}")
-    if parts.username or parts.password:
+    if parts.username or parts.password or parts.query:
         raise UsageError("a key in an address would be journalled", "put it into the environment")
     return Endpoint(kind, name or KINDS[kind].model, url or None)
