@@ -18,7 +18,7 @@ from swarm.errors import SwarmError
 from swarm.experiment import Bench
 from swarm.journal import utc_now
 from swarm.logfile import last_words_of
-from swarm.mailbox import Mailbox
+from swarm.mailbox import Mailbox, Saying
 from swarm.terminal import Terminal
 from swarm.workers import WorkerState
 
@@ -47,8 +47,8 @@ class Attendant:
         self.watch: ScreenWatch | None = None
         self.finding: Finding | None = None
         self.trips, self.fresh_starts = 0, self.state.fresh_starts
-        self.active = clock()
         self.pid: int | None = None
+        self.active, self.signs = clock(), self._signs()
 
     @property
     def state(self) -> WorkerState:
@@ -124,9 +124,9 @@ class Attendant:
         self._event("started", f"pid {self.pid}")
 
     def _attend(self, now: float) -> None:
-        waits = self._waits()
-        if not waits:
-            self.active = now
+        waits, signs = self._waits(), self._signs()
+        if not waits or signs != self.signs or self._rests():
+            self.active, self.signs = now, signs
         if self.watch:
             self._look(self.watch, now, waits)
         if not self.process.running:
@@ -204,6 +204,20 @@ class Attendant:
         trial = board.trials.get(state.open_trial or "")
         training = trial is not None and trial.purpose == "experiment"
         return not training and not state.queue and not state.paused
+
+    def _signs(self) -> tuple[Saying | None, datetime | None]:
+        """What an agent that reports says of itself: a slow model may think for hours."""
+        return self.mailbox.said(self.pid), self.state.spent_at
+
+    def _rests(self) -> bool:
+        """Whether the agent waits for something that only time brings."""
+        said = self.mailbox.said(self.pid)
+        limited = self.finding is not None and self.finding.state == "limit"
+        return (
+            limited
+            or self.state.parked is not None
+            or (said is not None and said.state == "waiting")
+        )
 
     def _news(self) -> str:
         """What to tell an agent that sits at its prompt."""

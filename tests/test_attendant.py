@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from swarm.config import Desk
 from swarm.experiment import Bench
 from swarm.journal import Cursor
 from swarm.mailbox import Mailbox, Saying
+from swarm.terminal import Terminal
+from swarm.tmux import TmuxPanes
 
 
 class Care:
@@ -183,6 +188,98 @@ def test_one_that_does_nothing_for_an_hour_is_started_again_but_not_while_it_tra
     assert care.attendant.pid != first
     assert "no experiment for 1 h" in [event.reason for event in care.events()]
     care.attendant.end()
+
+
+def test_one_that_waits_or_reports_is_not_stalled(story: Story) -> None:
+    care = Care(story, "sleep 9999")
+    care.tend()
+    pid = care.attendant.pid
+    assert pid is not None
+    care.attendant.mailbox.say(Saying(pid, "waiting", "the provider is busy", None))
+    for _ in range(3):
+        care.tend(STALLED)
+    care.attendant.mailbox.say(Saying(pid, "working", "thinks", None))
+    assert care.tend(STALLED) == "working"
+    story.spend("cpu0", 0.1)
+    assert care.tend(STALLED) == "working"
+    assert care.tend(STALLED) == "working", "that is an hour later"
+    assert care.attendant.pid == pid
+    assert care.tend(1) == "starting"
+    care.attendant.end()
+
+
+# ---- a CLI, by what stands in its pane ----------------------------------------------------------
+
+needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux here")
+PAINTER = r"""
+import os, sys
+while True:
+    with open(sys.argv[1]) as wanted:
+        text = wanted.read()
+    os.write(1, b"\x1b[H\x1b[2J" + text.replace("\n", "\r\n").encode())
+"""
+BAR = "─" * 40
+
+
+class Painted(Care):
+    """The attendant of a claude that only sleeps; what stands in its pane is painted."""
+
+    def __init__(self, story: Story, panes: TmuxPanes, inside: dict[str, str]) -> None:
+        folder = story.paths.root
+        joined = story.board.workers["cpu0"].joined
+        story.tell(msgspec.structs.replace(joined, agent="claude"))
+        super().__init__(story, "true")
+        self.brush = folder / "brush"
+        os.mkfifo(self.brush)
+        argv = [sys.executable, "-c", PAINTER, str(self.brush)]
+        pane = panes.start("cpu0", argv, inside, folder, story.paths.worker_log("cpu0"))
+        self.panes, self.pane = panes, pane or ""
+        claude = folder / "cast" / "claude"
+        claude.parent.mkdir()
+        claude.write_text("#!/bin/sh\nexec sleep 9999\n")
+        claude.chmod(0o755)
+        self.bench.environment = {
+            "PATH": f"{claude.parent}{os.pathsep}{inside['PATH']}",
+            "HOME": str(folder),
+            "TMUX": f"{panes.socket},1,0",
+            "TMUX_PANE": self.pane,
+        }
+        agent = agents.build("claude", self.bench.environment)
+        self.attendant = Attendant(self.bench, agent, lambda: self.now)
+        self.terminal = Terminal(str(panes.socket), self.pane, self.bench.environment)
+
+    def paint(self, above: str, draft: str | None = "") -> None:
+        """Show this above a prompt box, or without one."""
+        box = "" if draft is None else f"\n{BAR}\n❯ {draft}\n{BAR}\n"
+        self.brush.write_text(above + box)
+        last = (above + box).strip().splitlines()[-1].strip()
+        wait_for(lambda: last in self.terminal.screen())
+
+    def reasons(self) -> list[str]:
+        return [event.reason for event in self.events()]
+
+
+@pytest.fixture
+def painted(tmp_path: Path, story: Story, environment: dict[str, str]) -> Iterator[Painted]:
+    panes = TmuxPanes("p", tmp_path, environment)
+    painted = Painted(story, panes, environment)
+    yield painted
+    painted.attendant.end()
+    panes.close()
+
+
+LIMIT = "❯ You are worker\n  ⎿  You've hit your weekly limit · resets in 2 days"
+
+
+@needs_tmux
+def test_a_cli_at_its_usage_limit_is_not_stalled(painted: Painted) -> None:
+    painted.tend()
+    pid = painted.attendant.pid
+    painted.paint(LIMIT)
+    for _ in range(24):
+        assert painted.tend(STALLED / 2) in ("working", "parked")
+    assert painted.attendant.doing()[0] == "parked"
+    assert painted.attendant.pid == pid
 
 
 def test_an_agent_that_cannot_be_started_is_parked_with_the_reason(story: Story) -> None:
