@@ -7,17 +7,18 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from swarm import devices, records, strays
 from swarm.agents import prompts
 from swarm.agents.kinds import Agent, Errand
 from swarm.agents.process import AgentProcess
-from swarm.agents.watching import Finding, ScreenWatch, limited_until
+from swarm.agents.watching import Finding, ScreenWatch, limit_upon
 from swarm.directions import name_of
 from swarm.errors import SwarmError
 from swarm.experiment import Bench
 from swarm.journal import utc_now
-from swarm.logfile import last_words_of
+from swarm.logfile import last_lines, last_words_of
 from swarm.mailbox import Mailbox, Saying
 from swarm.terminal import Terminal
 from swarm.workers import WorkerState
@@ -27,6 +28,8 @@ COOLING = (600.0, 1800.0, 7200.0)
 never done anything is parked for good at once: what it lacks will not come by itself."""
 STALLED = 3600.0
 """An agent that should propose something and has not for so many seconds is started again."""
+_LOG_LINES = 30
+"""A usage limit that ended a CLI stands in the last so many lines of its log."""
 log = logging.getLogger("swarm.runner")
 
 
@@ -48,11 +51,16 @@ class Attendant:
         self.finding: Finding | None = None
         self.trips, self.fresh_starts = 0, self.state.fresh_starts
         self.pid: int | None = None
+        self.log_began = 0
         self.active, self.signs = clock(), self._signs()
 
     @property
     def state(self) -> WorkerState:
         return self.bench.board.workers[self.bench.worker]
+
+    @property
+    def _log(self) -> Path:
+        return self.bench.paths.worker_log(self.bench.worker)
 
     @property
     def running(self) -> bool:
@@ -84,16 +92,16 @@ class Attendant:
         if code is None:
             return
         log.info("the agent exited with code %d", code)
-        said, words = self.mailbox.said(self.pid), self._last_words()
+        said, words, limit = self.mailbox.said(self.pid), self._last_words(), self._limit(code)
         self.watch = self.finding = None
         if over:
             return
         self._event("exited", f"exit code {code}: {words}", code)
         if said and said.state == "parked":
             self._park(said.reason, _moment(said.until))
-        elif code and (until := self._limited_until(words)):
-            self.process.restart_soon()
-            self._park(words, until)
+        elif limit:
+            self.process.restart_soon()  # that was no failure
+            self._park(limit.reason, limit.until, code)
         else:
             self._park_when_hopeless(words, code)
 
@@ -110,6 +118,7 @@ class Attendant:
         direction = self.bench.board.workforce.direction_of(self.bench.worker)
         prompt = prompts.errand(self.bench.worker, direction)
         in_pane = self.terminal is not None
+        self.log_began = self._log_bytes()
         strays.kill_agent(folder)  # what a predecessor left would edit the same train.py
         try:
             self.agent.prepare(folder, self.environment)
@@ -233,15 +242,21 @@ class Attendant:
             f"Your last experiment, {entry.experiment}, has its verdict: {entry.kind}."
         )
 
-    def _limited_until(self, words: str) -> datetime | None:
-        return limited_until(self.agent.cli, words, utc_now()) if self.agent.cli else None
+    def _limit(self, code: int) -> Finding | None:
+        """The usage limit that a CLI has just ended upon, if it was that."""
+        if self.finding and self.finding.state == "limit":
+            return self.finding
+        if self.agent.cli is None or code == 0:
+            return None
+        log = last_lines(self._log, _LOG_LINES, self.log_began)
+        return limit_upon(self.agent.cli, log, utc_now())
 
     def _last_words(self) -> str:
-        return last_words_of(self.bench.paths.worker_log(self.bench.worker))
+        return last_words_of(self._log)
 
     def _log_bytes(self) -> int:
         try:
-            return self.bench.paths.worker_log(self.bench.worker).stat().st_size
+            return self._log.stat().st_size
         except FileNotFoundError:
             return 0
 

@@ -208,6 +208,42 @@ def test_one_that_waits_or_reports_is_not_stalled(story: Story) -> None:
     care.attendant.end()
 
 
+def test_a_cli_without_a_screen_that_ends_upon_its_usage_limit_is_parked(story: Story) -> None:
+    folder = story.paths.root
+    log = story.paths.worker_log("cpu0")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("You've hit your session limit · resets in 5 hours\n")  # of a predecessor
+    claude = folder / "claude"
+    claude.write_text(f"#!/bin/sh\n. '{folder}/says' >> '{log}'\nexit 1\n")
+    claude.chmod(0o755)
+    care = Care(story, "true")
+    care.bench.environment = {
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(folder),
+    }
+    agent = agents.build("claude", care.bench.environment)
+    care.attendant = Attendant(care.bench, agent, lambda: care.now)
+    (folder / "says").write_text("echo 'no such model'")
+    care.tend()
+    wait_for(lambda: care.tend() == "starting")
+    (folder / "says").write_text(
+        'echo "You\'ve hit your session limit · resets in 40 minutes"; echo; echo Goodbye'
+    )
+    care.tend(60)
+    wait_for(lambda: care.tend() == "parked")
+    event = care.events()[-1]
+    assert event.reason == "You've hit your session limit · resets in 40 minutes"
+    assert event.until is not None
+    assert (event.until - event.time).total_seconds() == pytest.approx(2400, abs=5)
+    (folder / "says").write_text("echo Credit balance is too low")
+    story.tell(records.Control(action="resume"))
+    wait_for(lambda: care.tend() == "parked")
+    event = care.events()[-1]
+    assert event.until is not None
+    assert (event.until - event.time).total_seconds() == pytest.approx(1800, abs=5)
+    assert care.attendant.process.fruitless_exits == 0
+
+
 # ---- a CLI, by what stands in its pane ----------------------------------------------------------
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux here")

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from swarm.agents.clis import Cli
 from swarm.agents.limits import reset_time
-from swarm.agents.screens import Sight, recognise
+from swarm.agents.screens import Sight, limit_in, recognise
 
 State = Literal["starting", "working", "prompt", "dialog", "limit", "login", "asks"]
 
@@ -76,12 +76,13 @@ class Sending:
 Step = tuple[Finding, Act | None]
 
 
-def limited_until(cli: Cli, last_words: str, clock: datetime) -> datetime | None:
-    """When the usage limit ends that a CLI ended with; `None` where it ended for another reason."""
-    sight = recognise(cli, last_words)
-    if sight.kind != "limit":
+def limit_upon(cli: Cli, log: str, clock: datetime) -> Finding | None:
+    """The usage limit that a CLI ended upon, told from the end of its log."""
+    sight = limit_in(cli, log)
+    if sight is None:
         return None
-    return reset_time(sight.reset or sight.line, clock) or clock + _UNKNOWN_LIMIT
+    until = reset_time(sight.reset or sight.line, clock) or clock + _UNKNOWN_LIMIT
+    return Finding("limit", sight.line, until)
 
 
 class Mind:
