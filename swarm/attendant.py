@@ -51,6 +51,7 @@ class Attendant:
         self.finding: Finding | None = None
         self.trips, self.fresh_starts = 0, self.state.fresh_starts
         self.pid: int | None = None
+        self.limited_until: datetime | None = None
         self.log_began = 0
         self.active, self.signs = clock(), self._signs()
 
@@ -126,7 +127,7 @@ class Attendant:
         except SwarmError as error:
             self._park(f"{error}; {error.hint}", None)
             return
-        self.pid, self.active = self.process.pid, now
+        self.pid, self.active, self.limited_until = self.process.pid, now, None
         self.fresh_starts = self.state.fresh_starts
         if cli and self.terminal:
             self.watch = ScreenWatch(cli, self.terminal, prompt, self._news, utc_now, now)
@@ -147,6 +148,9 @@ class Attendant:
             self.process.end()
 
     def _look(self, watch: ScreenWatch, now: float, waits: bool) -> None:
+        if self.limited_until and not self.state.parked:
+            self.limited_until = None  # a person resumed the worker
+            watch.try_now()
         try:
             finding = self.finding = watch.look(now, self._log_bytes(), waits)
         except SwarmError as error:  # the pane goes: so shall we, as its leader
@@ -155,13 +159,21 @@ class Attendant:
         if finding.nudged:
             log.info("nudged: %s", finding.nudged)
             self._event("nudged", finding.nudged)
-        parked = self.state.parked_until
-        if finding.state == "limit" and finding.until and finding.until != parked:
-            self._event("parked", finding.reason, until=finding.until)
-        elif finding.state != "limit" and parked:
-            self._event("started", "its usage limit is over")
+        self._note_limit(finding)
         if finding.hopeless:
             self._restart(now, finding.reason)
+
+    def _note_limit(self, finding: Finding) -> None:
+        """Journal that a usage limit holds it up, and until when, and that it does no more."""
+        until = finding.until
+        if finding.state == "limit" and until and until != self.limited_until:
+            if until > utc_now():
+                self.limited_until = until
+                self._event("parked", finding.reason, until=until)
+        elif finding.state != "limit" and self.limited_until:
+            self.limited_until = None
+            if self.state.parked:
+                self._event("started", "its usage limit is over")
 
     def _wants_fresh_start(self, waits: bool) -> bool:
         """Whether its worker has turned to another direction, and it is at its prompt."""

@@ -155,13 +155,13 @@ def test_one_that_ends_at_a_usage_limit_is_parked_until_that_is_over(
     story: Story, said: str, seconds: float
 ) -> None:
     care = Care(story, "true")
-    ends = msgspec.structs.replace(
-        clis.load()["codex"], program="/bin/sh", headless=("-c", "exit 1", "{prompt}")
-    )
-    care.attendant = Attendant(care.bench, Foreign(ends), lambda: care.now)
     log = story.paths.worker_log("cpu0")
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text(f"I begin.\nERROR: {said}\n")
+    script = f"echo I begin. >> '{log}'; printf 'ERROR: %s\\n' '{said}' >> '{log}'; exit 1"
+    ends = msgspec.structs.replace(
+        clis.load()["codex"], program="/bin/sh", headless=("-c", script, "{prompt}")
+    )
+    care.attendant = Attendant(care.bench, Foreign(ends), lambda: care.now)
     wait_for(lambda: care.tend() == "parked", every=0.01)
     event = care.events()[-1]
     assert event.until is not None
@@ -248,7 +248,8 @@ def test_a_cli_without_a_screen_that_ends_upon_its_usage_limit_is_parked(story: 
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux here")
 PAINTER = r"""
-import os, sys
+import os, sys, tty
+tty.setraw(0)
 while True:
     with open(sys.argv[1]) as wanted:
         text = wanted.read()
@@ -316,6 +317,23 @@ def test_a_cli_at_its_usage_limit_is_not_stalled(painted: Painted) -> None:
         assert painted.tend(STALLED / 2) in ("working", "parked")
     assert painted.attendant.doing()[0] == "parked"
     assert painted.attendant.pid == pid
+
+
+@needs_tmux
+def test_a_resumed_cli_tries_at_once_whether_its_limit_is_over(painted: Painted) -> None:
+    painted.tend()
+    painted.paint(LIMIT)
+    wait_for(lambda: painted.tend(1.0) == "parked")
+    painted.story.tell(records.Control(action="resume"))
+    tried = "tried again after the usage limit"
+    wait_for(lambda: painted.tend(1.0) and tried in painted.reasons())
+    painted.paint(LIMIT, "Nothing is training")
+    wait_for(lambda: painted.tend(1.0) and painted.attendant.watch)
+    painted.paint(LIMIT.replace("weekly", "session"))
+    wait_for(lambda: painted.tend(1.0) == "parked")
+    for _ in range(20):
+        painted.tend(1.0)
+    assert painted.reasons().count(tried) == 1
 
 
 def test_an_agent_that_cannot_be_started_is_parked_with_the_reason(story: Story) -> None:

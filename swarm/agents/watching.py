@@ -144,6 +144,10 @@ class Mind:
             elif act.text is None:
                 self.nudges, self.nudged_at = self.nudges + 1, now
 
+    def try_now(self, clock: datetime) -> None:
+        """A person thinks that the usage limit is over."""
+        self._until = clock
+
     # ---- memory ----------------------------------------------------------------------------
 
     def _remember(self, sight: Sight, now: float, waits: bool) -> None:
@@ -319,6 +323,10 @@ class ScreenWatch:
             return replace(finding, reason="a person is at its pane")
         self._mind.did(act, now, self._perform(act))
         return replace(finding, nudged=act.why)
+
+    def try_now(self) -> None:
+        """Try at once whether a usage limit is over."""
+        self._mind.try_now(self._clock())
 
     def _pause(self, now: float, log_bytes: int) -> float:
         """The time from one look at the screen to the next: looking costs a process."""
