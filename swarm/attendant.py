@@ -121,6 +121,7 @@ class Attendant:
         in_pane = self.terminal is not None
         self.log_began = self._log_bytes()
         strays.kill_agent(folder)  # what a predecessor left would edit the same train.py
+        self._clear_pane()
         try:
             self.agent.prepare(folder, self.environment)
             self.process.start(self.agent.argv(Errand(prompt, folder, in_pane, os.geteuid() == 0)))
@@ -132,6 +133,14 @@ class Attendant:
         if cli and self.terminal:
             self.watch = ScreenWatch(cli, self.terminal, prompt, self._news, utc_now, now)
         self._event("started", f"pid {self.pid}")
+
+    def _clear_pane(self) -> None:
+        """A new CLI is not to be judged by what its predecessor left on the screen."""
+        try:
+            if self.terminal:
+                self.terminal.clear()
+        except SwarmError as error:
+            log.warning("%s", error)
 
     def _attend(self, now: float) -> None:
         waits, signs = self._waits(), self._signs()

@@ -336,6 +336,14 @@ def test_a_resumed_cli_tries_at_once_whether_its_limit_is_over(painted: Painted)
     assert painted.reasons().count(tried) == 1
 
 
+@needs_tmux
+def test_a_new_cli_is_not_judged_by_what_its_predecessor_left(painted: Painted) -> None:
+    painted.paint("Not logged in · Please run /login")
+    painted.tend()
+    assert not painted.terminal.screen().strip()
+    assert painted.attendant.process.running
+
+
 def test_an_agent_that_cannot_be_started_is_parked_with_the_reason(story: Story) -> None:
     joined = story.board.workers["cpu0"].joined
     story.tell(msgspec.structs.replace(joined, agent="claude"))
