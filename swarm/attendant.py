@@ -12,8 +12,9 @@ from pathlib import Path
 from swarm import devices, records, strays
 from swarm.agents import prompts
 from swarm.agents.kinds import Agent, Errand
+from swarm.agents.mind import Finding
 from swarm.agents.process import AgentProcess
-from swarm.agents.watching import Finding, ScreenWatch, limit_upon
+from swarm.agents.watching import ScreenWatch, limit_upon
 from swarm.directions import name_of
 from swarm.errors import SwarmError
 from swarm.experiment import Bench
@@ -146,15 +147,14 @@ class Attendant:
         waits, signs = self._waits(), self._signs()
         if not waits or signs != self.signs or self._rests():
             self.active, self.signs = now, signs
-        if self.watch:
-            self._look(self.watch, now, waits)
-        if not self.process.running:
-            return
-        if waits and now - self.active > STALLED:
-            self._restart(now, f"no experiment for {STALLED / 3600:g} h")
-        elif self._wants_fresh_start(waits):
+        if self._wants_fresh_start(waits) and not self._is_taken(now):
             self._event("exited", "starts afresh: nothing was kept for a while")
             self.process.end()
+            return
+        if self.watch:
+            self._look(self.watch, now, waits)
+        if self.process.running and waits and now - self.active > STALLED:
+            self._restart(now, f"no experiment for {STALLED / 3600:g} h")
 
     def _look(self, watch: ScreenWatch, now: float, waits: bool) -> None:
         if self.limited_until and not self.state.parked:
@@ -189,10 +189,24 @@ class Attendant:
         turned = self.state.fresh_starts > self.fresh_starts
         return bool(turned and waits and self.finding and self.finding.state == "prompt")
 
+    def _is_taken(self, now: float) -> bool:
+        """Whether a person is at its pane, as far as that can be told."""
+        try:
+            return self.watch is not None and self.watch.is_taken(now)
+        except SwarmError as error:
+            log.warning("%s", error)
+            return True
+
     # ---- ends ------------------------------------------------------------------------------
 
     def _restart(self, now: float, why: str) -> None:
-        """End an agent that does nothing; it is started again after its backoff."""
+        """End an agent that does nothing; it is started again after its backoff.
+
+        Not under the hands of a person, who has an hour more.
+        """
+        if self._is_taken(now):
+            self.active = now
+            return
         self.process.end()
         self.process.failed(now)
         self.watch = self.finding = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,13 @@ import psutil
 import pytest
 import toy_swarm
 from conftest import wait_for
+from test_terminal import attached
 from toy_swarm import Story
 
 from swarm import agents, records, strays
 from swarm.agents import clis
 from swarm.agents.kinds import Foreign
-from swarm.agents.watching import Finding
+from swarm.agents.mind import Finding
 from swarm.attendant import COOLING, STALLED, Attendant
 from swarm.config import Desk
 from swarm.experiment import Bench
@@ -27,6 +29,7 @@ from swarm.journal import Cursor
 from swarm.mailbox import Mailbox, Saying
 from swarm.terminal import Terminal
 from swarm.tmux import TmuxPanes
+from swarm.workers import PATIENCE
 
 
 class Care:
@@ -305,6 +308,7 @@ def painted(tmp_path: Path, story: Story, environment: dict[str, str]) -> Iterat
     panes.close()
 
 
+DONE = "❯ You are worker\n\n● done"
 LIMIT = "❯ You are worker\n  ⎿  You've hit your weekly limit · resets in 2 days"
 
 
@@ -342,6 +346,54 @@ def test_a_new_cli_is_not_judged_by_what_its_predecessor_left(painted: Painted) 
     painted.tend()
     assert not painted.terminal.screen().strip()
     assert painted.attendant.process.running
+
+
+@needs_tmux
+@pytest.mark.parametrize("above", [DONE, "❯ You are worker\n  ⎿  Not logged in · Run /login"])
+def test_no_cli_is_ended_while_a_person_is_at_its_pane(
+    painted: Painted, environment: dict[str, str], above: str
+) -> None:
+    painted.tend()
+    pid = painted.attendant.pid
+    painted.paint(above)
+    wait_for(lambda: painted.tend(1.0) in ("prompt", "login"))
+    with attached(painted.panes, environment) as screen:
+
+        def typed() -> bool:
+            os.write(screen, b"x")
+            return painted.terminal.person_is_typing(time.time())
+
+        wait_for(typed, every=0.2)
+        turn_to_another_direction(painted.story)
+        for _ in range(10):
+            assert painted.tend(STALLED / 3) in ("prompt", "login")
+        assert painted.attendant.pid == pid
+        assert painted.attendant.running
+        if above == DONE:
+            assert painted.attendant.doing()[1] == "a person is at its pane"
+
+
+@needs_tmux
+def test_a_fresh_start_leaves_a_persons_draft_and_comes_before_a_nudge(painted: Painted) -> None:
+    painted.tend()
+    pid = painted.attendant.pid
+    painted.paint(DONE, "please try the wsd schedule")
+    wait_for(lambda: "has unsent text" in (painted.tend(1.0), painted.attendant.doing()[1])[1])
+    turn_to_another_direction(painted.story)
+    for _ in range(4):
+        painted.tend(60.0)
+    assert painted.attendant.pid == pid
+    assert painted.attendant.running
+    painted.paint(DONE)
+    wait_for(lambda: painted.tend(1.0) == "starting")
+    assert "starts afresh: nothing was kept for a while" in painted.reasons()
+    assert "nudged" not in [event.state for event in painted.events()]
+
+
+def turn_to_another_direction(story: Story) -> None:
+    """Ten experiments without a keep."""
+    for _ in range(PATIENCE):
+        story.experiment("cpu0", 2.0)
 
 
 def test_an_agent_that_cannot_be_started_is_parked_with_the_reason(story: Story) -> None:
