@@ -85,7 +85,10 @@ class Attendant:
         self.active, self.trips = self.clock(), 0
 
     def end(self) -> None:
-        self.process.end()
+        """End the agent and what it started, which would go on to edit the same train.py."""
+        if self.process.pid is not None:
+            self.process.end()
+            strays.kill_agent(self.bench.worktree.folder)
 
     # ---- a round ---------------------------------------------------------------------------
 
@@ -94,6 +97,7 @@ class Attendant:
         if code is None:
             return
         log.info("the agent exited with code %d", code)
+        strays.kill_agent(self.bench.worktree.folder)
         said, words, limit = self.mailbox.said(self.pid), self._last_words(), self._limit(code)
         self.watch = self.finding = None
         if over:
@@ -121,7 +125,6 @@ class Attendant:
         prompt = prompts.errand(self.bench.worker, direction)
         in_pane = self.terminal is not None
         self.log_began = self._log_bytes()
-        strays.kill_agent(folder)  # what a predecessor left would edit the same train.py
         self._clear_pane()
         try:
             self.agent.prepare(folder, self.environment)
@@ -149,7 +152,7 @@ class Attendant:
             self.active, self.signs = now, signs
         if self._wants_fresh_start(waits) and not self._is_taken(now):
             self._event("exited", "starts afresh: nothing was kept for a while")
-            self.process.end()
+            self.end()
             return
         if self.watch:
             self._look(self.watch, now, waits)
@@ -207,7 +210,7 @@ class Attendant:
         if self._is_taken(now):
             self.active = now
             return
-        self.process.end()
+        self.end()
         self.process.failed(now)
         self.watch = self.finding = None
         self._event("exited", why)
@@ -224,7 +227,7 @@ class Attendant:
         self._park(reason, until, code)
 
     def _park(self, reason: str, until: datetime | None, code: int | None = None) -> None:
-        self.process.end()
+        self.end()
         self.watch = self.finding = None
         self._event("parked", reason, code, until)
 

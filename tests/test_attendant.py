@@ -247,6 +247,22 @@ def test_a_cli_without_a_screen_that_ends_upon_its_usage_limit_is_parked(story: 
     assert care.attendant.process.fruitless_exits == 0
 
 
+@pytest.mark.parametrize("how", ["exits", "is ended"])
+def test_what_an_agent_started_does_not_outlive_it(story: Story, tmp_path: Path, how: str) -> None:
+    note = tmp_path / "stray"
+    stays = "sleep 0.2" if how == "exits" else "exec sleep 999"
+    begins = f"(setsid sh -c 'echo $$ > \"{note}\"; exec sleep 999' &)"  # it loses its parent
+    care = Care(story, f"{begins}; {stays}")
+    care.tend()
+    wait_for(lambda: note.exists() and note.read_text().strip())
+    stray = psutil.Process(int(note.read_text()))
+    if how == "exits":
+        wait_for(lambda: care.tend() == "starting")
+    else:
+        care.attendant.end()
+    assert not stray.is_running()
+
+
 # ---- a CLI, by what stands in its pane ----------------------------------------------------------
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux here")
