@@ -329,6 +329,12 @@ LIMIT = "❯ You are worker\n  ⎿  You've hit your weekly limit · resets in 2 
 
 
 @needs_tmux
+def test_a_cli_does_not_know_the_tmux_that_it_lives_in(painted: Painted) -> None:
+    assert painted.attendant.terminal is not None
+    assert not [name for name in painted.attendant.environment if name.startswith("TMUX")]
+
+
+@needs_tmux
 def test_a_cli_at_its_usage_limit_is_not_stalled(painted: Painted) -> None:
     painted.tend()
     pid = painted.attendant.pid
