@@ -111,7 +111,10 @@ def _dialog(cli: Cli, plain: str, below: int) -> Sight | None:
         return None
     if answered and answered.start() > sign.start():
         return None
-    keys = dialog.keys or _step(dialog, _options(plain[sign.start() :]))
+    options = _options(plain[sign.start() :])
+    if not (dialog.keys or options):
+        return None  # somebody's words, or it is still being drawn
+    keys = dialog.keys or _step(dialog, options)
     return Sight("dialog" if keys else "asks", _telling(sign), keys)
 
 
