@@ -52,6 +52,7 @@ class Attendant:
         self.finding: Finding | None = None
         self.trips, self.fresh_starts = 0, self.state.fresh_starts
         self.pid: int | None = None
+        self.over = False
         self.limited_until: datetime | None = None
         self.log_began = 0
         self.active, self.signs = clock(), self._signs()
@@ -69,10 +70,16 @@ class Attendant:
         return self.process.running
 
     def tend(self, over: bool) -> None:
-        """One round. When the swarm is `over`, an agent that ends is not started again."""
+        """One round. When the swarm is `over`, an agent that ends is not started again.
+
+        One whose model costs money is ended then, once its last experiment has been tried.
+        """
         now = self.clock()
+        self.over = over
         self._reap(now, over)
         if over:
+            if self.agent.asks is not None and not self._has_work():
+                self.end()  # it would go on paying
             return
         if self.process.running:
             self._attend(now)
@@ -104,10 +111,10 @@ class Attendant:
             return
         self._event("exited", f"exit code {code}: {words}", code)
         if said and said.state == "parked":
-            self._park(said.reason, _moment(said.until))
+            self._park_as_asked(said.reason, _moment(said.until), code)
         elif limit:
             self.process.restart_soon()  # that was no failure
-            self._park(limit.reason, limit.until, code)
+            self._park_as_asked(limit.reason, limit.until, code)
         else:
             self._park_when_hopeless(words, code)
 
@@ -217,13 +224,20 @@ class Attendant:
         self._park_when_hopeless(why, None)
 
     def _park_when_hopeless(self, words: str, code: int | None) -> None:
-        if not self.process.hopeless:
-            return
-        reason = f"the agent exited {self.process.fruitless_exits} times: {words}"
-        until = None
-        if self.state.experiments and self.trips < len(COOLING):
-            until = utc_now() + timedelta(seconds=COOLING[self.trips])
-        self.trips += 1
+        if self.process.hopeless:
+            times = self.process.fruitless_exits
+            self._park_as_asked(f"the agent exited {times} times: {words}", None, code)
+
+    def _park_as_asked(self, reason: str, until: datetime | None, code: int | None) -> None:
+        """Park it until a time of its own choice, or else for ever longer and then for good.
+
+        One that chooses again and again, without an experiment in between, does not know.
+        """
+        trips, self.trips = self.trips, self.trips + 1
+        if until is None and self.state.experiments and trips < len(COOLING):
+            until = utc_now() + timedelta(seconds=COOLING[trips])
+        elif until is not None and trips >= len(COOLING):
+            until = max(until, utc_now() + timedelta(seconds=COOLING[-1]))
         self._park(reason, until, code)
 
     def _park(self, reason: str, until: datetime | None, code: int | None = None) -> None:
@@ -246,11 +260,14 @@ class Attendant:
     # ---- what is known of it ---------------------------------------------------------------
 
     def _waits(self) -> bool:
-        """Whether it is the agent's turn: no experiment of its own trains or is queued."""
-        board, state = self.bench.board, self.state
-        trial = board.trials.get(state.open_trial or "")
+        """Whether it is the agent's turn."""
+        return not self._has_work() and not self.state.paused
+
+    def _has_work(self) -> bool:
+        """Whether an experiment of its own trains or is queued."""
+        trial = self.bench.board.trials.get(self.state.open_trial or "")
         training = trial is not None and trial.purpose == "experiment"
-        return not training and not state.queue and not state.paused
+        return training or bool(self.state.queue)
 
     def _signs(self) -> tuple[Saying | None, datetime | None]:
         """What an agent that reports says of itself: a slow model may think for hours."""
@@ -304,6 +321,8 @@ class Attendant:
         if state.parked:
             until = f"until {state.parked_until:%H:%M} UTC: " if state.parked_until else ""
             return "parked", f"{until}{state.parked}"
+        if not self.process.running and self.over:
+            return "ended", "the swarm starts no further experiment"
         if not self.process.running:
             return "starting", "the agent is started again soon"
         said = self.mailbox.said(self.pid)

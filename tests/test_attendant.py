@@ -43,11 +43,11 @@ class Care:
         agent = agents.build(f"cmd:{command}", dict(os.environ))
         self.attendant = Attendant(self.bench, agent, lambda: self.now)
 
-    def tend(self, seconds: float = 0.0) -> str:
+    def tend(self, seconds: float = 0.0, over: bool = False) -> str:
         """A round, so much later; return what it does now, in a word."""
         self.now += seconds
         self.bench.board.refresh()
-        self.attendant.tend(False)
+        self.attendant.tend(over)
         return self.attendant.doing()[0]
 
     def until(self, state: str) -> None:
@@ -261,6 +261,62 @@ def test_what_an_agent_started_does_not_outlive_it(story: Story, tmp_path: Path,
     else:
         care.attendant.end()
     assert not stray.is_running()
+
+
+def test_one_that_costs_money_is_ended_when_the_swarm_is_over_but_not_before_its_verdict(
+    story: Story,
+) -> None:
+    care = Care(story, "sleep 999")
+    care.tend()
+    name = story.claim("cpu0")
+    assert care.tend(over=True) == "working"
+    story.trial(name, "cpu0", 0.9)
+    assert care.tend(over=True) == "ended"
+    assert not care.attendant.running
+    tuner = Attendant(care.bench, agents.build("tuner", dict(os.environ)), lambda: care.now)
+    tuner.tend(False)
+    tuner.tend(True)
+    assert tuner.running
+    tuner.end()
+
+
+def asks_to_be_parked(care: Care, until: float | None) -> records.AgentEvent:
+    """The agent starts, says so and ends; return what comes of it."""
+    now = datetime.now(UTC)  # as if the last time had passed
+    care.story.tell(records.AgentEvent(worker="cpu0", state="parked", reason="x", until=now))
+    before = care.starts()
+    wait_for(lambda: care.tend(31.0) and care.starts() > before, every=0.01)
+    assert care.attendant.pid is not None
+    care.attendant.mailbox.say(Saying(care.attendant.pid, "parked", "so be it", until))
+    wait_for(lambda: care.tend() and care.events()[-1].reason == "so be it", every=0.01)
+    return care.events()[-1]
+
+
+def test_one_that_asks_to_be_parked_for_good_is_tried_again_if_it_ever_worked(
+    story: Story,
+) -> None:
+    care = Care(story, "exec sleep 0.3")
+    assert asks_to_be_parked(care, None).until is None, "it has never done anything"
+    story.experiment("cpu0", 0.9)
+    care.attendant.made_progress()
+    for pause in COOLING:
+        event = asks_to_be_parked(care, None)
+        assert event.until is not None
+        assert (event.until - event.time).total_seconds() == pytest.approx(pause, abs=5)
+    assert asks_to_be_parked(care, None).until is None
+
+
+def test_one_that_asks_for_short_rests_again_and_again_gets_long_ones(story: Story) -> None:
+    care = Care(story, "exec sleep 0.3")
+    soon = datetime.now(UTC).timestamp() + 60
+    rests = [asks_to_be_parked(care, soon) for _ in range(4)]
+    lengths = [(rest.until - rest.time).total_seconds() for rest in rests if rest.until]
+    assert all(length <= 60 for length in lengths[:3])
+    assert lengths[3] == pytest.approx(COOLING[2], abs=5)
+    care.attendant.made_progress()
+    event = asks_to_be_parked(care, soon)
+    assert event.until is not None
+    assert event.until.timestamp() == pytest.approx(soon, abs=0.01)
 
 
 # ---- a CLI, by what stands in its pane ----------------------------------------------------------
