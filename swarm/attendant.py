@@ -7,18 +7,20 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from swarm import devices, records, strays
 from swarm.agents import prompts
 from swarm.agents.kinds import Agent, Errand
+from swarm.agents.mind import Finding
 from swarm.agents.process import AgentProcess
-from swarm.agents.watching import Finding, ScreenWatch, limited_until
+from swarm.agents.watching import ScreenWatch, limit_upon
 from swarm.directions import name_of
 from swarm.errors import SwarmError
 from swarm.experiment import Bench
 from swarm.journal import utc_now
-from swarm.logfile import last_words_of
-from swarm.mailbox import Mailbox
+from swarm.logfile import last_lines, last_words_of
+from swarm.mailbox import Mailbox, Saying
 from swarm.terminal import Terminal
 from swarm.workers import WorkerState
 
@@ -27,6 +29,8 @@ COOLING = (600.0, 1800.0, 7200.0)
 never done anything is parked for good at once: what it lacks will not come by itself."""
 STALLED = 3600.0
 """An agent that should propose something and has not for so many seconds is started again."""
+_LOG_LINES = 30
+"""A usage limit that ended a CLI stands in the last so many lines of its log."""
 log = logging.getLogger("swarm.runner")
 
 
@@ -47,22 +51,35 @@ class Attendant:
         self.watch: ScreenWatch | None = None
         self.finding: Finding | None = None
         self.trips, self.fresh_starts = 0, self.state.fresh_starts
-        self.active = clock()
         self.pid: int | None = None
+        self.over = False
+        self.limited_until: datetime | None = None
+        self.log_began = 0
+        self.active, self.signs = clock(), self._signs()
 
     @property
     def state(self) -> WorkerState:
         return self.bench.board.workers[self.bench.worker]
 
     @property
+    def _log(self) -> Path:
+        return self.bench.paths.worker_log(self.bench.worker)
+
+    @property
     def running(self) -> bool:
         return self.process.running
 
     def tend(self, over: bool) -> None:
-        """One round. When the swarm is `over`, an agent that ends is not started again."""
+        """One round. When the swarm is `over`, an agent that ends is not started again.
+
+        One whose model costs money is ended then, once its last experiment has been tried.
+        """
         now = self.clock()
+        self.over = over
         self._reap(now, over)
         if over:
+            if self.agent.asks is not None and not self._has_work():
+                self.end()  # it would go on paying
             return
         if self.process.running:
             self._attend(now)
@@ -75,7 +92,10 @@ class Attendant:
         self.active, self.trips = self.clock(), 0
 
     def end(self) -> None:
-        self.process.end()
+        """End the agent and what it started, which would go on to edit the same train.py."""
+        if self.process.pid is not None:
+            self.process.end()
+            strays.kill_agent(self.bench.worktree.folder)
 
     # ---- a round ---------------------------------------------------------------------------
 
@@ -84,16 +104,17 @@ class Attendant:
         if code is None:
             return
         log.info("the agent exited with code %d", code)
-        said, words = self.mailbox.said(self.pid), self._last_words()
+        strays.kill_agent(self.bench.worktree.folder)
+        said, words, limit = self.mailbox.said(self.pid), self._last_words(), self._limit(code)
         self.watch = self.finding = None
         if over:
             return
         self._event("exited", f"exit code {code}: {words}", code)
         if said and said.state == "parked":
-            self._park(said.reason, _moment(said.until))
-        elif code and (until := self._limited_until(words)):
-            self.process.restart_soon()
-            self._park(words, until)
+            self._park_as_asked(said.reason, _moment(said.until), code)
+        elif limit:
+            self.process.restart_soon()  # that was no failure
+            self._park_as_asked(limit.reason, limit.until, code)
         else:
             self._park_when_hopeless(words, code)
 
@@ -110,34 +131,45 @@ class Attendant:
         direction = self.bench.board.workforce.direction_of(self.bench.worker)
         prompt = prompts.errand(self.bench.worker, direction)
         in_pane = self.terminal is not None
-        strays.kill_agent(folder)  # what a predecessor left would edit the same train.py
+        self.log_began = self._log_bytes()
+        self._clear_pane()
         try:
             self.agent.prepare(folder, self.environment)
             self.process.start(self.agent.argv(Errand(prompt, folder, in_pane, os.geteuid() == 0)))
         except SwarmError as error:
             self._park(f"{error}; {error.hint}", None)
             return
-        self.pid, self.active = self.process.pid, now
+        self.pid, self.active, self.limited_until = self.process.pid, now, None
         self.fresh_starts = self.state.fresh_starts
         if cli and self.terminal:
             self.watch = ScreenWatch(cli, self.terminal, prompt, self._news, utc_now, now)
         self._event("started", f"pid {self.pid}")
 
+    def _clear_pane(self) -> None:
+        """A new CLI is not to be judged by what its predecessor left on the screen."""
+        try:
+            if self.terminal:
+                self.terminal.clear()
+        except SwarmError as error:
+            log.warning("%s", error)
+
     def _attend(self, now: float) -> None:
-        waits = self._waits()
-        if not waits:
-            self.active = now
+        waits, signs = self._waits(), self._signs()
+        if not waits or signs != self.signs or self._rests():
+            self.active, self.signs = now, signs
+        if self._wants_fresh_start(waits) and not self._is_taken(now):
+            self._event("exited", "starts afresh: nothing was kept for a while")
+            self.end()
+            return
         if self.watch:
             self._look(self.watch, now, waits)
-        if not self.process.running:
-            return
-        if waits and now - self.active > STALLED:
+        if self.process.running and waits and now - self.active > STALLED:
             self._restart(now, f"no experiment for {STALLED / 3600:g} h")
-        elif self._wants_fresh_start(waits):
-            self._event("exited", "starts afresh: nothing was kept for a while")
-            self.process.end()
 
     def _look(self, watch: ScreenWatch, now: float, waits: bool) -> None:
+        if self.limited_until and not self.state.parked:
+            self.limited_until = None  # a person resumed the worker
+            watch.try_now()
         try:
             finding = self.finding = watch.look(now, self._log_bytes(), waits)
         except SwarmError as error:  # the pane goes: so shall we, as its leader
@@ -146,41 +178,70 @@ class Attendant:
         if finding.nudged:
             log.info("nudged: %s", finding.nudged)
             self._event("nudged", finding.nudged)
-        parked = self.state.parked_until
-        if finding.state == "limit" and finding.until and finding.until != parked:
-            self._event("parked", finding.reason, until=finding.until)
-        elif finding.state != "limit" and parked:
-            self._event("started", "its usage limit is over")
+        self._note_limit(finding)
         if finding.hopeless:
             self._restart(now, finding.reason)
+
+    def _note_limit(self, finding: Finding) -> None:
+        """Journal that a usage limit holds it up, and until when, and that it does no more."""
+        until = finding.until
+        if finding.state == "limit" and until and until != self.limited_until:
+            if until > utc_now():
+                self.limited_until = until
+                self._event("parked", finding.reason, until=until)
+        elif finding.state != "limit" and self.limited_until:
+            self.limited_until = None
+            if self.state.parked:
+                self._event("started", "its usage limit is over")
 
     def _wants_fresh_start(self, waits: bool) -> bool:
         """Whether its worker has turned to another direction, and it is at its prompt."""
         turned = self.state.fresh_starts > self.fresh_starts
         return bool(turned and waits and self.finding and self.finding.state == "prompt")
 
+    def _is_taken(self, now: float) -> bool:
+        """Whether a person is at its pane, as far as that can be told."""
+        try:
+            return self.watch is not None and self.watch.is_taken(now)
+        except SwarmError as error:
+            log.warning("%s", error)
+            return True
+
     # ---- ends ------------------------------------------------------------------------------
 
     def _restart(self, now: float, why: str) -> None:
-        """End an agent that does nothing; it is started again after its backoff."""
-        self.process.end()
+        """End an agent that does nothing; it is started again after its backoff.
+
+        Not under the hands of a person, who has an hour more.
+        """
+        if self._is_taken(now):
+            self.active = now
+            return
+        self.end()
         self.process.failed(now)
         self.watch = self.finding = None
         self._event("exited", why)
         self._park_when_hopeless(why, None)
 
     def _park_when_hopeless(self, words: str, code: int | None) -> None:
-        if not self.process.hopeless:
-            return
-        reason = f"the agent exited {self.process.fruitless_exits} times: {words}"
-        until = None
-        if self.state.experiments and self.trips < len(COOLING):
-            until = utc_now() + timedelta(seconds=COOLING[self.trips])
-        self.trips += 1
+        if self.process.hopeless:
+            times = self.process.fruitless_exits
+            self._park_as_asked(f"the agent exited {times} times: {words}", None, code)
+
+    def _park_as_asked(self, reason: str, until: datetime | None, code: int | None) -> None:
+        """Park it until a time of its own choice, or else for ever longer and then for good.
+
+        One that chooses again and again, without an experiment in between, does not know.
+        """
+        trips, self.trips = self.trips, self.trips + 1
+        if until is None and self.state.experiments and trips < len(COOLING):
+            until = utc_now() + timedelta(seconds=COOLING[trips])
+        elif until is not None and trips >= len(COOLING):
+            until = max(until, utc_now() + timedelta(seconds=COOLING[-1]))
         self._park(reason, until, code)
 
     def _park(self, reason: str, until: datetime | None, code: int | None = None) -> None:
-        self.process.end()
+        self.end()
         self.watch = self.finding = None
         self._event("parked", reason, code, until)
 
@@ -199,11 +260,28 @@ class Attendant:
     # ---- what is known of it ---------------------------------------------------------------
 
     def _waits(self) -> bool:
-        """Whether it is the agent's turn: no experiment of its own trains or is queued."""
-        board, state = self.bench.board, self.state
-        trial = board.trials.get(state.open_trial or "")
+        """Whether it is the agent's turn."""
+        return not self._has_work() and not self.state.paused
+
+    def _has_work(self) -> bool:
+        """Whether an experiment of its own trains or is queued."""
+        trial = self.bench.board.trials.get(self.state.open_trial or "")
         training = trial is not None and trial.purpose == "experiment"
-        return not training and not state.queue and not state.paused
+        return training or bool(self.state.queue)
+
+    def _signs(self) -> tuple[Saying | None, datetime | None]:
+        """What an agent that reports says of itself: a slow model may think for hours."""
+        return self.mailbox.said(self.pid), self.state.spent_at
+
+    def _rests(self) -> bool:
+        """Whether the agent waits for something that only time brings."""
+        said = self.mailbox.said(self.pid)
+        limited = self.finding is not None and self.finding.state == "limit"
+        return (
+            limited
+            or self.state.parked is not None
+            or (said is not None and said.state == "waiting")
+        )
 
     def _news(self) -> str:
         """What to tell an agent that sits at its prompt."""
@@ -219,15 +297,21 @@ class Attendant:
             f"Your last experiment, {entry.experiment}, has its verdict: {entry.kind}."
         )
 
-    def _limited_until(self, words: str) -> datetime | None:
-        return limited_until(self.agent.cli, words, utc_now()) if self.agent.cli else None
+    def _limit(self, code: int) -> Finding | None:
+        """The usage limit that a CLI has just ended upon, if it was that."""
+        if self.finding and self.finding.state == "limit":
+            return self.finding
+        if self.agent.cli is None or code == 0:
+            return None
+        log = last_lines(self._log, _LOG_LINES, self.log_began)
+        return limit_upon(self.agent.cli, log, utc_now())
 
     def _last_words(self) -> str:
-        return last_words_of(self.bench.paths.worker_log(self.bench.worker))
+        return last_words_of(self._log)
 
     def _log_bytes(self) -> int:
         try:
-            return self.bench.paths.worker_log(self.bench.worker).stat().st_size
+            return self._log.stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -237,6 +321,8 @@ class Attendant:
         if state.parked:
             until = f"until {_hour(state.parked_until)}: " if state.parked_until else ""
             return "parked", f"{until}{state.parked}"  # what does not fit on a line is cut off
+        if not self.process.running and self.over:
+            return "ended", "the swarm starts no further experiment"
         if not self.process.running:
             return "starting", "the agent is started again soon"
         said = self.mailbox.said(self.pid)

@@ -183,8 +183,12 @@ def wants_confinement(environment: Mapping[str, str]) -> bool:
 
 
 def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What an agent sees: everything, with this `swarm` first on PATH and no traces of a parent."""
-    inherited = {k: v for k, v in environment.items() if k not in ("CLAUDECODE", "TMUX_PANE")}
+    """What an agent sees: everything, with this `swarm` first on PATH and no traces of a parent.
+
+    Without TMUX, its `tmux kill-server` does not reach the server that the swarm lives in.
+    """
+    traces = ("CLAUDECODE", "TMUX", "TMUX_PANE")
+    inherited = {k: v for k, v in environment.items() if k not in traces}
     scripts = str(Path(sys.executable).parent)
     return inherited | {"PATH": f"{scripts}{os.pathsep}{environment.get('PATH', os.defpath)}"}
 

@@ -33,11 +33,14 @@ def last_words_of(path: Path) -> str:
         return last_words("")
 
 
-def last_lines(path: Path, count: int) -> str:
-    """The last lines of a log file without escape sequences; nothing where there is no file."""
+def last_lines(path: Path, count: int, since: int = 0) -> str:
+    """The last lines of a log file without escape sequences; nothing where there is no file.
+
+    Of a log that was `since` bytes long at some time only those that came later.
+    """
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - _LAST_BYTES))
+            file.seek(max(since, path.stat().st_size - _LAST_BYTES))
             text = _ESCAPES.sub("", file.read().decode(errors="replace"))
     except FileNotFoundError:
         return ""

@@ -12,6 +12,8 @@ from swarm.errors import SwarmError
 _TMUX_TIMEOUT_SECONDS = 10.0
 _TYPING_SECONDS = 60.0
 """So long after the last key of a person we do not type."""
+_READING_SECONDS = 300.0
+"""So long after the last key of somebody who looks at its window, copy mode is his."""
 _ATTACHING_SECONDS = 1
 """To attach is activity, too."""
 
@@ -42,38 +44,52 @@ class Terminal:
         """The visible screen with its colours as escape sequences: faint text means something."""
         return self._tmux("capture-pane", "-p", "-e", "-t", self.pane)
 
+    def clear(self) -> None:
+        """Forget what stands here: the next program is not to be judged by it."""
+        history = ("clear-history", "-t", self.pane)
+        self._tmux("send-keys", "-R", "-t", self.pane, ";", *history, before=self._leave_copy_mode)
+
     def paste(self, text: str) -> None:
         """Paste `text` as a person would; it is not sent yet: that is `press("Enter")`, later."""
         clean = _CONTROL.sub("", text.replace("\r\n", "\n"))
         load = ("load-buffer", "-b", self._buffer, "-")
         paste = ("paste-buffer", "-p", "-d", "-b", self._buffer, "-t", self.pane)
-        self._tmux(*load, ";", *paste, text=clean)
+        self._tmux(*load, ";", *paste, text=clean, before=self._leave_copy_mode)
 
     def press(self, *keys: str) -> None:
         """Press keys by their tmux names, such as `Enter` or `Down`."""
-        self._tmux("send-keys", "-t", self.pane, "--", *keys)
+        self._tmux("send-keys", "-t", self.pane, "--", *keys, before=self._leave_copy_mode)
 
     def person_is_typing(self, now: float) -> bool:
         """Whether a person is busy in this pane; `now` is seconds since the epoch.
 
-        It is in copy mode, or the active pane of someone who pressed a key within a minute.
+        It is in copy mode and in the window of someone who did anything within minutes, or the
+        active pane of someone who pressed a key within one.
         """
-        mode = ("display-message", "-p", "-t", self.pane, "#{pane_in_mode}")
-        clients = ("list-clients", "-F", "#{pane_id} #{client_created} #{client_activity}")
-        in_mode, *lines = self._tmux(*mode, ";", *clients).splitlines()
-        if in_mode != "0":
-            return True
-        for pane, attached, activity in (line.split() for line in lines):
+        pane = ("display-message", "-p", "-t", self.pane, "#{pane_in_mode} #{window_id}")
+        form = "#{pane_id} #{window_id} #{client_created} #{client_activity}"
+        first, *lines = self._tmux(*pane, ";", "list-clients", "-F", form).splitlines()
+        in_mode, window = first.split()
+        for its_pane, its_window, attached, activity in (line.split() for line in lines):
+            ago = now - int(activity)
+            if in_mode != "0" and its_window == window and ago < _READING_SECONDS:
+                return True
             has_typed = int(activity) > int(attached) + _ATTACHING_SECONDS
-            if pane == self.pane and has_typed and now - int(activity) < _TYPING_SECONDS:
+            if its_pane == self.pane and has_typed and ago < _TYPING_SECONDS:
                 return True
         return False
 
-    def _tmux(self, *arguments: str, text: str = "") -> str:
+    @property
+    def _leave_copy_mode(self) -> tuple[str, ...]:
+        """Somebody who went away may have left it on; keys would go to it."""
+        cancel = f"send-keys -X -t {self.pane} cancel"
+        return ("if-shell", "-F", "-t", self.pane, "#{pane_in_mode}", cancel, ";")
+
+    def _tmux(self, *arguments: str, text: str = "", before: tuple[str, ...] = ()) -> str:
         command = arguments[0]
         try:
             done = subprocess.run(
-                [*self._base, *arguments],
+                [*self._base, *before, *arguments],
                 input=text.encode(errors="replace"),
                 capture_output=True,
                 check=False,

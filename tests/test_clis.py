@@ -296,6 +296,38 @@ def test_what_an_agent_writes_about_limits_is_none() -> None:
         assert sight(name, f"{line}\n{said}\n{screen('claude-prompt')}").kind == "prompt"
 
 
+BAR = "─" * 60
+SAID = {
+    "claude": [
+        '● I saw "Please run /login" in the README.\n  Please run /login first, it says.',
+        "● Bash(curl x)\n  ⎿  API Error: 401 from the tracker\n\n● Going on.",
+        "● The step limit reached at 300 s, resets the optimizer each cycle",
+        "  ⎿  Approaching usage limit · resets at 7pm",
+        "● Bash(grep)\n  ⎿  Press Enter to continue",
+        "● It asks: Do you trust the files in this folder?",
+    ],
+    "codex": [
+        "• The log says: unexpected status 401, so I retry.\n  Choose how you want to use Codex"
+    ],
+    "gemini": [
+        "✦ You have exhausted your daily quota, it would say.\n  RESOURCE_EXHAUSTED",
+        "✦ API key not valid: How would you like to authenticate?",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(n, text) for n in SAID for text in SAID[n]])
+def test_the_words_of_a_model_are_no_limit_no_login_and_no_question(name: str, text: str) -> None:
+    echo, box = {
+        "claude": ("❯ go", f"{BAR}\n❯ \n{BAR}\n"),
+        "codex": ("› go", "› Ask Codex to do anything\n\n  gpt-5\n"),
+        "gemini": (" > go", f"{BAR}\n YOLO Ctrl+Y\n *   Type your message or @path/to/file\n"),
+    }[name]
+    assert sight(name, f"{echo}\n\n{text}\n\n{box}").kind == "prompt"
+    boxless = sight(name, f"{echo}\n\n{text}\n  and\n  more\n")
+    assert boxless.kind not in ("limit", "login", "dialog", "asks")
+
+
 def test_drafts_are_told_from_suggestions() -> None:
     assert sight("claude-draft").draft == "half a thought"
     assert sight("claude-suggestion").draft == ""

@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def terminal(panes: TmuxPanes, tmp_path: Path, environment: dict[str, str]) -> T
     return found
 
 
+@contextmanager
+def attached(panes: TmuxPanes, environment: dict[str, str]) -> Iterator[int]:
+    """Somebody at a terminal of his own who looks at the panes; what is written there he types."""
+    command = panes.attach_command(None)
+    assert command is not None
+    pid, screen = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, {**environment, "TERM": "xterm"})
+    try:
+        fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+        wait_for(lambda: panes._server.cmd("list-clients").stdout)
+        yield screen
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(screen)
+
+
 def shown(terminal: Terminal) -> str:
     return terminal.screen().replace("\n", "")
 
@@ -88,14 +107,7 @@ def test_a_person_at_the_pane_is_noticed(
     terminal: Terminal, panes: TmuxPanes, environment: dict[str, str], tmp_path: Path
 ) -> None:
     assert not terminal.person_is_typing(time.time())
-    command = panes.attach_command(None)
-    assert command is not None
-    pid, screen = pty.fork()
-    if pid == 0:
-        os.execvpe(command[0], command, {**environment, "TERM": "xterm"})
-    try:
-        fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-        wait_for(lambda: panes._server.cmd("list-clients").stdout)
+    with attached(panes, environment) as screen:
         assert not terminal.person_is_typing(time.time()), "who only looks does not type"
 
         def typed() -> bool:
@@ -108,17 +120,34 @@ def test_a_person_at_the_pane_is_noticed(
         other = panes._server.cmd("list-panes", "-s", "-F", "#{pane_id}").stdout[1]
         panes._server.cmd("select-pane", "-t", other)
         assert not terminal.person_is_typing(time.time()), "types in another pane"
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(screen)
 
 
-def test_copy_mode_is_a_person(terminal: Terminal, panes: TmuxPanes) -> None:
+def test_copy_mode_is_a_person_who_looks(
+    terminal: Terminal, panes: TmuxPanes, environment: dict[str, str]
+) -> None:
     panes._server.cmd("copy-mode", "-t", terminal.pane)
-    assert terminal.person_is_typing(time.time())
-    panes._server.cmd("send-keys", "-t", terminal.pane, "-X", "cancel")
-    assert not terminal.person_is_typing(time.time())
+    assert not terminal.person_is_typing(time.time()), "who left it on has gone"
+    with attached(panes, environment):
+        assert terminal.person_is_typing(time.time())
+        assert not terminal.person_is_typing(time.time() + 301)
+        panes._server.cmd("send-keys", "-t", terminal.pane, "-X", "cancel")
+        assert not terminal.person_is_typing(time.time())
+
+
+def test_copy_mode_that_was_left_on_takes_no_keys(terminal: Terminal, panes: TmuxPanes) -> None:
+    for write, shown_as in ((terminal.press, "'x'"), (terminal.paste, "201~")):
+        panes._server.cmd("copy-mode", "-t", terminal.pane)
+        write("x")
+        wait_for(lambda wanted=shown_as: wanted in shown(terminal))
+
+
+def test_a_cleared_pane_is_empty_and_still_there(terminal: Terminal, panes: TmuxPanes) -> None:
+    panes._server.cmd("copy-mode", "-t", terminal.pane)
+    terminal.clear()
+    assert not terminal.screen().strip()
+    assert panes._server.cmd("display-message", "-p", "#{history_size}").stdout == ["0"]
+    terminal.press("y")
+    wait_for(lambda: "'y'" in shown(terminal))
 
 
 def test_a_pane_that_is_gone_is_an_error(terminal: Terminal, panes: TmuxPanes) -> None:

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.agents import clis
+from swarm.agents.mind import NUDGE_AFTER_SECONDS, Act, Finding, Mind
 from swarm.agents.screens import Sight
-from swarm.agents.watching import NUDGE_AFTER_SECONDS, Act, Finding, Mind, ScreenWatch
+from swarm.agents.watching import ScreenWatch
 from swarm.terminal import Terminal
 from swarm.tmux import TmuxPanes
 
@@ -177,8 +178,14 @@ def test_a_spinner_that_stands_still_is_no_work(film: Film) -> None:
 def test_a_persons_draft_is_left_alone(film: Film) -> None:
     assert film.show(Sight("drafted", draft="my own thought"), 500) == []
     assert film.finding == Finding("prompt", "has unsent text: my own thought")
-    film.show(Sight("drafted", draft="my own thought"), 200)
+    assert film.mind.holds_draft(film.now)
+    film.show(Sight("drafted", draft="my own thought"), 3200)
     assert film.finding.hopeless
+    assert not film.mind.holds_draft(film.now), "somebody went away"
+    film.show(replace(BUSY, draft="another"))
+    assert film.mind.holds_draft(film.now), "also while it works"
+    film.show(replace(BUSY, draft="the prompt"))
+    assert not film.mind.holds_draft(film.now), "that is ours"
 
 
 def test_a_prompt_that_stands_unsent_is_sent() -> None:

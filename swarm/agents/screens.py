@@ -61,6 +61,15 @@ def recognise(cli: Cli, text: str) -> Sight:
     return replace(sight, above=plain[: box.start()] if box else plain)
 
 
+def limit_in(cli: Cli, log: str) -> Sight | None:
+    """The last usage limit in the last lines of a log, such as one without a screen leaves."""
+    plain, _ = _plain(log)
+    limit = _last(cli.limit, plain)
+    if limit is None:
+        return None
+    return Sight("limit", _telling(limit), reset=limit.groupdict().get("reset") or "")
+
+
 def _sight(cli: Cli, plain: str, box: re.Match[str] | None, options: list[re.Match[str]]) -> Sight:
     start = box.start() if box else len(plain)
     draft = None if box is None else _draft(cli, box)
@@ -102,7 +111,10 @@ def _dialog(cli: Cli, plain: str, below: int) -> Sight | None:
         return None
     if answered and answered.start() > sign.start():
         return None
-    keys = dialog.keys or _step(dialog, _options(plain[sign.start() :]))
+    options = _options(plain[sign.start() :])
+    if not (dialog.keys or options):
+        return None  # somebody's words, or it is still being drawn
+    keys = dialog.keys or _step(dialog, options)
     return Sight("dialog" if keys else "asks", _telling(sign), keys)
 
 
