@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -76,10 +76,12 @@ def for_runner(
     """What the runner of one worker gets: all but the secrets that its agent does not need.
 
     `patterns` is what its kind of agent needs (`ANTHROPIC_*`), `extra` what the user passes by
-    name. What is in the keys file stays there: it is read when an agent starts.
+    name. What is in the keys file stays there: it is read again when an agent starts. Raises
+    `SwarmError` where it is damaged.
     """
     plain = {n: v for n, v in environment.items() if not config.is_secret(n, v)}
-    return plain | Keys(environment, {}, Path()).matching([*patterns, *extra])
+    here = replace(Keys.load(environment), file={})
+    return plain | here.matching([*patterns, *extra])
 
 
 def agent_environment(
