@@ -180,7 +180,7 @@ class Attendant:
             self._event("nudged", finding.nudged)
         self._note_limit(finding)
         if finding.hopeless:
-            self._restart(now, finding.reason)
+            self._restart(now, self._last_words())
 
     def _note_limit(self, finding: Finding) -> None:
         """Journal that a usage limit holds it up, and until when, and that it does no more."""
@@ -307,7 +307,13 @@ class Attendant:
         return limit_upon(self.agent.cli, log, utc_now())
 
     def _last_words(self) -> str:
-        return last_words_of(self._log)
+        """Why it ends, and what to do; the log of a screen is full of what was drawn over."""
+        if self.finding is None or not self.finding.reason:
+            return last_words_of(self._log)
+        if self.finding.state != "login" or self.agent.cli is None:
+            return self.finding.reason
+        then = f"log in with `{self.agent.cli.program}`, then `swarm resume {self.bench.worker}`"
+        return f"{self.finding.reason}; {then}"
 
     def _log_bytes(self) -> int:
         try:
