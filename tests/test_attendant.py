@@ -496,6 +496,18 @@ def test_the_words_of_an_exit_are_what_its_screen_showed(painted: Painted) -> No
     assert "exit code -9: Pondering… (7s)" in painted.reasons()
 
 
+@needs_tmux
+def test_a_tmux_that_does_not_answer_is_not_asked_each_round(
+    painted: Painted, caplog: pytest.LogCaptureFixture
+) -> None:
+    painted.tend()
+    painted.panes.close()
+    for _ in range(30):
+        assert painted.tend(3.0) == "working"
+    assert len([record for record in caplog.records if "tmux" in record.message]) == 2
+    assert painted.attendant.running
+
+
 def turn_to_another_direction(story: Story) -> None:
     """Ten experiments without a keep."""
     for _ in range(PATIENCE):
