@@ -29,6 +29,8 @@ COOLING = (600.0, 1800.0, 7200.0)
 never done anything is parked for good at once: what it lacks will not come by itself."""
 STALLED = 3600.0
 """An agent that should propose something and has not for so many seconds is started again."""
+_BLIND_SECONDS = 60.0
+"""A tmux that does not answer is asked again after so long: meanwhile the door is served."""
 _LOG_LINES = 30
 """A usage limit that ended a CLI stands in the last so many lines of its log."""
 log = logging.getLogger("swarm.runner")
@@ -52,7 +54,7 @@ class Attendant:
         self.finding: Finding | None = None
         self.trips, self.fresh_starts = 0, self.state.fresh_starts
         self.pid: int | None = None
-        self.over = False
+        self.over, self.blind_until = False, float("-inf")
         self.limited_until: datetime | None = None
         self.log_began = 0
         self.active, self.signs = clock(), self._signs()
@@ -151,7 +153,7 @@ class Attendant:
             if self.terminal:
                 self.terminal.clear()
         except SwarmError as error:
-            log.warning("%s", error)
+            self._was_blind(error)
 
     def _attend(self, now: float) -> None:
         waits, signs = self._waits(), self._signs()
@@ -161,7 +163,7 @@ class Attendant:
             self._event("exited", "starts afresh: nothing was kept for a while")
             self.end()
             return
-        if self.watch:
+        if self.watch and now >= self.blind_until:
             self._look(self.watch, now, waits)
         if self.process.running and waits and now - self.active > STALLED:
             self._restart(now, f"no experiment for {STALLED / 3600:g} h")
@@ -172,15 +174,15 @@ class Attendant:
             watch.try_now()
         try:
             finding = self.finding = watch.look(now, self._log_bytes(), waits)
-        except SwarmError as error:  # the pane goes: so shall we, as its leader
-            log.warning("%s", error)
+        except SwarmError as error:  # where the pane goes, so shall we, as its leader
+            self._was_blind(error)
             return
         if finding.nudged:
             log.info("nudged: %s", finding.nudged)
             self._event("nudged", finding.nudged)
         self._note_limit(finding)
         if finding.hopeless:
-            self._restart(now, finding.reason)
+            self._restart(now, self._last_words())
 
     def _note_limit(self, finding: Finding) -> None:
         """Journal that a usage limit holds it up, and until when, and that it does no more."""
@@ -202,10 +204,14 @@ class Attendant:
     def _is_taken(self, now: float) -> bool:
         """Whether a person is at its pane, as far as that can be told."""
         try:
-            return self.watch is not None and self.watch.is_taken(now)
+            return now < self.blind_until or bool(self.watch and self.watch.is_taken(now))
         except SwarmError as error:
-            log.warning("%s", error)
+            self._was_blind(error)
             return True
+
+    def _was_blind(self, error: SwarmError) -> None:
+        log.warning("%s", error)
+        self.blind_until = self.clock() + _BLIND_SECONDS
 
     # ---- ends ------------------------------------------------------------------------------
 
@@ -285,17 +291,12 @@ class Attendant:
 
     def _news(self) -> str:
         """What to tell an agent that sits at its prompt."""
-        mine = [
-            claim.experiment
-            for claim in self.bench.board.claims.values()
-            if claim.worker == self.bench.worker
-        ]
-        if not mine:
+        worker, claims = self.bench.worker, reversed(self.bench.board.claims.values())
+        last = next((claim.experiment for claim in claims if claim.worker == worker), None)
+        if last is None:
             return prompts.news("")
-        entry = self.bench.board.entry(mine[-1])
-        return prompts.news(
-            f"Your last experiment, {entry.experiment}, has its verdict: {entry.kind}."
-        )
+        verdict = self.bench.board.entry(last).kind
+        return prompts.news(f"Your last experiment, {last}, has its verdict: {verdict}.")
 
     def _limit(self, code: int) -> Finding | None:
         """The usage limit that a CLI has just ended upon, if it was that."""
@@ -307,7 +308,13 @@ class Attendant:
         return limit_upon(self.agent.cli, log, utc_now())
 
     def _last_words(self) -> str:
-        return last_words_of(self._log)
+        """Why it ends, and what to do; the log of a screen is full of what was drawn over."""
+        if self.finding is None or not self.finding.reason:
+            return last_words_of(self._log)
+        if self.finding.state != "login" or self.agent.cli is None:
+            return self.finding.reason
+        then = f"log in with `{self.agent.cli.program}`, then `swarm resume {self.bench.worker}`"
+        return f"{self.finding.reason}; {then}"
 
     def _log_bytes(self) -> int:
         try:

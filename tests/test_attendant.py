@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -469,6 +470,45 @@ def test_a_fresh_start_leaves_a_persons_draft_and_comes_before_a_nudge(painted: 
     wait_for(lambda: painted.tend(1.0) == "starting")
     assert "starts afresh: nothing was kept for a while" in painted.reasons()
     assert "nudged" not in [event.state for event in painted.events()]
+
+
+@needs_tmux
+def test_one_that_is_not_logged_in_is_parked_with_what_to_do(painted: Painted) -> None:
+    painted.tend()
+    for _ in range(6):
+        wait_for(lambda: painted.tend(31.0) and painted.attendant.running)
+        painted.paint("❯ You are worker\n  ⎿  Not logged in · Run /login")
+        wait_for(
+            lambda: painted.tend(61.0) in ("starting", "parked") and not painted.attendant.running
+        )
+    assert painted.attendant.doing() == (
+        "parked",
+        "the agent exited 6 times: a person must log it in: Not logged in · Run /login; "
+        "log in with `claude`, then `swarm resume cpu0`",
+    )
+
+
+@needs_tmux
+def test_the_words_of_an_exit_are_what_its_screen_showed(painted: Painted) -> None:
+    painted.tend()
+    painted.paint("❯ You are worker\n\n✻ Pondering… (7s)")
+    wait_for(lambda: painted.tend(1.0) and painted.attendant.doing()[0] == "working")
+    wait_for(lambda: painted.tend(1.0) and painted.attendant.finding.reason)  # type: ignore[union-attr]
+    os.kill(painted.attendant.pid or 0, signal.SIGKILL)
+    wait_for(lambda: painted.tend() == "starting")
+    assert "exit code -9: Pondering… (7s)" in painted.reasons()
+
+
+@needs_tmux
+def test_a_tmux_that_does_not_answer_is_not_asked_each_round(
+    painted: Painted, caplog: pytest.LogCaptureFixture
+) -> None:
+    painted.tend()
+    painted.panes.close()
+    for _ in range(30):
+        assert painted.tend(3.0) == "working"
+    assert len([record for record in caplog.records if "tmux" in record.message]) == 2
+    assert painted.attendant.running
 
 
 def turn_to_another_direction(story: Story) -> None:
