@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from swarm import devices, records, strays
 from swarm.agents import prompts
@@ -49,6 +48,7 @@ class Attendant:
         self.environment = agent.environment(environment) | pinned | own
         self.process = AgentProcess(self.environment, folder)
         self.mailbox = Mailbox(folder)
+        self._log = bench.paths.worker_log(bench.worker)
         self.terminal = Terminal.of(environment) if self.agent.cli else None
         self.watch: ScreenWatch | None = None
         self.finding: Finding | None = None
@@ -62,10 +62,6 @@ class Attendant:
     @property
     def state(self) -> WorkerState:
         return self.bench.board.workers[self.bench.worker]
-
-    @property
-    def _log(self) -> Path:
-        return self.bench.paths.worker_log(self.bench.worker)
 
     @property
     def running(self) -> bool:
@@ -144,7 +140,7 @@ class Attendant:
         self.pid, self.active, self.limited_until = self.process.pid, now, None
         self.fresh_starts = self.state.fresh_starts
         if cli and self.terminal:
-            self.watch = ScreenWatch(cli, self.terminal, prompt, self._news, utc_now, now)
+            self.watch = ScreenWatch(cli, self.terminal, prompt, self._news, _local_now, now)
         self._event("started", f"pid {self.pid}")
 
     def _clear_pane(self) -> None:
@@ -305,7 +301,7 @@ class Attendant:
         if self.agent.cli is None or code == 0:
             return None
         log = last_lines(self._log, _LOG_LINES, self.log_began)
-        return limit_upon(self.agent.cli, log, utc_now())
+        return limit_upon(self.agent.cli, log, _local_now())
 
     def _last_words(self) -> str:
         """Why it ends, and what to do; the log of a screen is full of what was drawn over."""
@@ -342,6 +338,10 @@ class Attendant:
         aim = self.bench.board.workforce.direction_of(self.bench.worker)
         into = f" ({name_of(aim)})" if aim and self.agent.asks is not None else ""
         return "working", f"the agent proposes a change{into}"
+
+
+def _local_now() -> datetime:
+    return utc_now().astimezone()  # CLIs tell local times
 
 
 def _moment(seconds: float | None) -> datetime | None:
