@@ -6,13 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 
 from swarm import devices, records, strays
 from swarm.agents import prompts
 from swarm.agents.kinds import Agent, Errand
 from swarm.agents.mind import Finding
+from swarm.agents.parking import Parking, hour
 from swarm.agents.process import AgentProcess
 from swarm.agents.watching import ScreenWatch, limit_upon
 from swarm.directions import name_of
@@ -24,9 +24,6 @@ from swarm.mailbox import Mailbox, Saying
 from swarm.terminal import Terminal
 from swarm.workers import WorkerState
 
-COOLING = (600.0, 1800.0, 7200.0)
-"""An agent that fails again and again is parked for so many seconds, then for good. One that has
-never done anything is parked for good at once: what it lacks will not come by itself."""
 STALLED = 3600.0
 """An agent that should propose something and has not for so many seconds is started again."""
 _BLIND_SECONDS = 60.0
@@ -44,15 +41,13 @@ class Attendant:
     ) -> None:
         self.bench, self.agent, self.clock = bench, agent, clock
         folder, environment = bench.worktree.folder, dict(bench.environment)
-        own = {"SWARM_WORKER": bench.worker, strays.AGENT_MARK: str(folder)}
-        pinned = devices.environment(bench.joined.device)
-        self.environment = agent.environment(environment) | pinned | own
-        self.process = AgentProcess(self.environment, folder)
+        self.process = AgentProcess(folder)
         self.mailbox = Mailbox(folder)
+        self._log = bench.paths.worker_log(bench.worker)
         self.terminal = Terminal.of(environment) if self.agent.cli else None
         self.watch: ScreenWatch | None = None
         self.finding: Finding | None = None
-        self.trips, self.fresh_starts = 0, self.state.fresh_starts
+        self.parking, self.fresh_starts = Parking(), self.state.fresh_starts
         self.pid: int | None = None
         self.over, self.blind_until = False, float("-inf")
         self.limited_until: datetime | None = None
@@ -64,8 +59,12 @@ class Attendant:
         return self.bench.board.workers[self.bench.worker]
 
     @property
-    def _log(self) -> Path:
-        return self.bench.paths.worker_log(self.bench.worker)
+    def environment(self) -> dict[str, str]:
+        """What the agent gets. Its keys are looked up anew: a person may have mended them."""
+        folder = self.bench.worktree.folder
+        own = {"SWARM_WORKER": self.bench.worker, strays.AGENT_MARK: str(folder)}
+        pinned = devices.environment(self.bench.joined.device)
+        return self.agent.environment(self.bench.environment) | pinned | own
 
     @property
     def running(self) -> bool:
@@ -91,7 +90,8 @@ class Attendant:
     def made_progress(self) -> None:
         """The agent has submitted something."""
         self.process.made_progress()
-        self.active, self.trips = self.clock(), 0
+        self.parking.made_progress()
+        self.active = self.clock()
 
     def end(self) -> None:
         """End the agent and what it started, which would go on to edit the same train.py."""
@@ -135,16 +135,18 @@ class Attendant:
         in_pane = self.terminal is not None
         self.log_began = self._log_bytes()
         self._clear_pane()
+        errand = Errand(prompt, folder, in_pane, os.geteuid() == 0)
         try:
-            self.agent.prepare(folder, self.environment)
-            self.process.start(self.agent.argv(Errand(prompt, folder, in_pane, os.geteuid() == 0)))
+            environment = self.environment
+            self.agent.prepare(folder, environment)
+            self.process.start(self.agent.argv(errand), environment)
         except SwarmError as error:
             self._park(f"{error}; {error.hint}", None)
             return
         self.pid, self.active, self.limited_until = self.process.pid, now, None
         self.fresh_starts = self.state.fresh_starts
         if cli and self.terminal:
-            self.watch = ScreenWatch(cli, self.terminal, prompt, self._news, utc_now, now)
+            self.watch = ScreenWatch(cli, self.terminal, prompt, self._news, _local_now, now)
         self._event("started", f"pid {self.pid}")
 
     def _clear_pane(self) -> None:
@@ -235,16 +237,9 @@ class Attendant:
             self._park_as_asked(f"the agent exited {times} times: {words}", None, code)
 
     def _park_as_asked(self, reason: str, until: datetime | None, code: int | None) -> None:
-        """Park it until a time of its own choice, or else for ever longer and then for good.
-
-        One that chooses again and again, without an experiment in between, does not know.
-        """
-        trips, self.trips = self.trips, self.trips + 1
-        if until is None and self.state.experiments and trips < len(COOLING):
-            until = utc_now() + timedelta(seconds=COOLING[trips])
-        elif until is not None and trips >= len(COOLING):
-            until = max(until, utc_now() + timedelta(seconds=COOLING[-1]))
-        self._park(reason, until, code)
+        """Park it until a time of its own choice, or else for ever longer and then for good."""
+        worked = bool(self.state.experiments)
+        self._park(reason, self.parking.until(until, worked, utc_now()), code)
 
     def _park(self, reason: str, until: datetime | None, code: int | None = None) -> None:
         self.end()
@@ -305,7 +300,7 @@ class Attendant:
         if self.agent.cli is None or code == 0:
             return None
         log = last_lines(self._log, _LOG_LINES, self.log_began)
-        return limit_upon(self.agent.cli, log, utc_now())
+        return limit_upon(self.agent.cli, log, _local_now())
 
     def _last_words(self) -> str:
         """Why it ends, and what to do; the log of a screen is full of what was drawn over."""
@@ -326,7 +321,8 @@ class Attendant:
         """What the agent does, in a word for scripts and in one line for people."""
         state = self.state
         if state.parked:
-            until = f"until {_hour(state.parked_until)}: " if state.parked_until else ""
+            end = state.parked_until
+            until = f"until {hour(end, utc_now())}: " if end else ""
             return "parked", f"{until}{state.parked}"  # what does not fit on a line is cut off
         if not self.process.running and self.over:
             return "ended", "the swarm starts no further experiment"
@@ -344,10 +340,8 @@ class Attendant:
         return "working", f"the agent proposes a change{into}"
 
 
-def _hour(moment: datetime) -> str:
-    """A time of day, with its weekday where that of today could be meant."""
-    is_far = moment - utc_now() > timedelta(hours=20)
-    return f"{moment:%a %H:%M} UTC" if is_far else f"{moment:%H:%M} UTC"
+def _local_now() -> datetime:
+    return utc_now().astimezone()  # CLIs tell local times
 
 
 def _moment(seconds: float | None) -> datetime | None:

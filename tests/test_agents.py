@@ -63,16 +63,16 @@ def exit_code(agent: AgentProcess, now: float) -> int | None:
 
 
 def test_restarts_wait_longer_and_longer_until_it_is_hopeless(tmp_path: Path) -> None:
-    agent, now = AgentProcess(os.environ, tmp_path), 0.0
+    agent, now = AgentProcess(tmp_path), 0.0
     for wait in BACKOFF_SECONDS:
         assert agent.is_due(now)
-        agent.start(EXITING)
+        agent.start(EXITING, os.environ)
         assert not agent.is_due(now + 99.0)
         assert exit_code(agent, now) == 9
         assert not agent.is_due(now + wait - 0.01)
         assert not agent.hopeless
         now += wait
-    agent.start(EXITING)
+    agent.start(EXITING, os.environ)
     assert exit_code(agent, now) == 9
     assert agent.hopeless
     agent.restart_soon()
@@ -81,8 +81,8 @@ def test_restarts_wait_longer_and_longer_until_it_is_hopeless(tmp_path: Path) ->
 
 
 def test_progress_makes_earlier_exits_forgotten(tmp_path: Path) -> None:
-    agent = AgentProcess(os.environ, tmp_path)
-    agent.start(EXITING)
+    agent = AgentProcess(tmp_path)
+    agent.start(EXITING, os.environ)
     exit_code(agent, 0.0)
     agent.made_progress()
     assert agent.fruitless_exits == 0
@@ -90,8 +90,8 @@ def test_progress_makes_earlier_exits_forgotten(tmp_path: Path) -> None:
 
 def test_ending_takes_what_it_started_along(tmp_path: Path) -> None:
     stubborn = "trap '' TERM; sleep 987 & sleep 987"
-    agent = AgentProcess(os.environ, tmp_path)
-    agent.start(["/bin/sh", "-c", stubborn])
+    agent = AgentProcess(tmp_path)
+    agent.start(["/bin/sh", "-c", stubborn], os.environ)
     assert agent.pid is not None
     parent = psutil.Process(agent.pid)
     children = wait_for(lambda: len(c := parent.children(recursive=True)) == 2 and c)
@@ -102,7 +102,7 @@ def test_ending_takes_what_it_started_along(tmp_path: Path) -> None:
 
 def test_what_cannot_be_started_says_so(tmp_path: Path) -> None:
     with pytest.raises(SwarmError, match="cannot start the agent /no/such: No such file"):
-        AgentProcess(os.environ, tmp_path).start(["/no/such"])
+        AgentProcess(tmp_path).start(["/no/such"], os.environ)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,8 @@ from swarm import agents, records, strays
 from swarm.agents import clis
 from swarm.agents.kinds import Foreign
 from swarm.agents.mind import Finding
-from swarm.attendant import COOLING, STALLED, Attendant
+from swarm.agents.parking import COOLING
+from swarm.attendant import STALLED, Attendant
 from swarm.config import Desk
 from swarm.experiment import Bench
 from swarm.journal import Cursor
@@ -403,6 +404,25 @@ def test_a_cli_at_its_usage_limit_is_not_stalled(painted: Painted) -> None:
         assert painted.tend(STALLED / 2) in ("working", "parked")
     assert painted.attendant.doing()[0] == "parked"
     assert painted.attendant.pid == pid
+
+
+@needs_tmux
+def test_a_limit_without_a_zone_is_told_in_local_time(
+    painted: Painted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "XYZ-5:30")
+    time.tzset()
+    try:
+        ends = datetime.now(UTC) + timedelta(hours=2)
+        painted.tend()
+        painted.paint(LIMIT.replace("in 2 days", ends.astimezone().strftime("%H:%M")))
+        wait_for(lambda: painted.tend(1.0) == "parked")
+        until = painted.events()[-1].until
+        assert until is not None
+        assert abs(until - ends) < timedelta(minutes=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @needs_tmux

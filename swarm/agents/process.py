@@ -21,8 +21,7 @@ _TERMINATE_SECONDS = 3.0
 class AgentProcess:
     """One agent process, restarted when it exits. Times are seconds of one monotonic clock."""
 
-    def __init__(self, environment: Mapping[str, str], cwd: Path) -> None:
-        self._environment = dict(environment)
+    def __init__(self, cwd: Path) -> None:
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
         self._next_start = 0.0
@@ -40,14 +39,14 @@ class AgentProcess:
         """Whether it does not run, and its backoff is over."""
         return self._process is None and now >= self._next_start
 
-    def start(self, argv: Sequence[str]) -> None:
+    def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start it. Raises `SwarmError` when that is not possible.
 
         In a terminal it becomes the foreground process group, so that a person can type to it.
         """
         try:
             self._process = subprocess.Popen(
-                list(argv), cwd=self._cwd, env=self._environment, process_group=0
+                list(argv), cwd=self._cwd, env=dict(environment), process_group=0
             )
         except OSError as error:
             raise SwarmError(
