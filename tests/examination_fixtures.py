@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import msgspec.structs
+import pytest
+import warm
 from conftest import processes_of, wait_for
 from trainer_fixtures import ROOT
 
+from swarm import children, summary
 from swarm.examination import Finding
-from swarm.job import Job
+from swarm.harness import examine
+from swarm.harness.evaluation import EvaluationError
+from swarm.job import WEIGHTS, Job
 from swarm.launchers.local import LocalLauncher
 from swarm.records import TrialFinished
+from swarm.trial import Ending
 
 TINY = """\
 import torch, prepare
@@ -70,6 +79,8 @@ lifeline, other_end = os.pipe()
 print(msgspec.json.encode(examination.examine(job, subject, lifeline)).decode())
 """
 
+_SERVED = "import sys; from swarm.harness import served; served.main(sys.argv[1:])"
+
 
 @dataclass(frozen=True)
 class Lab:
@@ -120,6 +131,48 @@ class Lab:
         assert isinstance(result, TrialFinished)
         self.assert_nothing_is_left(name)
         return result
+
+    def train(self, name: str, source: str) -> None:
+        """Run a train.py by itself: it leaves what a trial does, and a watchdog would say ok."""
+        folder = self.root / name
+        folder.mkdir()
+        (folder / "train.py").write_text(source)
+        own = children.harness_environment(self.job(name)) | {"SWARM_WEIGHTS": WEIGHTS}
+        done = warm.run_python("train.py", folder=folder, environment=self.environment | own)
+        ending = Ending(done.returncode, None, 9.0)
+        attestation = folder / "attested.json"
+        result = summary.judge(name, 2.0, 90.0, ending, done.stdout, attestation)
+        assert result.outcome == "ok", result.reason + done.stderr
+
+    def ask(self, name: str, source: str, limit: float = 30.0) -> str:
+        """Why a trial's weights are refused for `source`, or nothing.
+
+        That is for the two programs of an examination alone, outside of a watchdog's care.
+        """
+        attested = json.loads((self.root / name / "attested.json").read_bytes())
+        ours, theirs = socket.socketpair()
+        with (
+            tempfile.TemporaryDirectory(dir=self.root) as place,
+            tempfile.TemporaryFile() as logits,
+            (self.root / name / WEIGHTS).open("rb") as weights,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            Path(place, "train.py").write_text(source)
+            logits.truncate(8 << 30)
+            files = (theirs.fileno(), logits.fileno(), weights.fileno())
+            model = warm.start(["-c", _SERVED], Path(place), self.environment, files)
+            theirs.close()
+            for key, value in self.environment.items():
+                patch.setenv(key, value)
+            request = {"channel": ours.detach(), "logits": logits.fileno(), "limit": limit}
+            try:
+                examine.examine(attested | request)
+            except EvaluationError as error:
+                return str(error)
+            finally:
+                model.kill()
+                model.join()
+        return ""
 
     def examine(self, name: str, source: str, limit: float = 30.0) -> Finding:
         """Examine what is in the folder of a trial, as if `source` had been its train.py."""

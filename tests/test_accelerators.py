@@ -8,14 +8,14 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from trainer_fixtures import ROOT, environment, prepare, run_python
+from trainer_fixtures import ROOT, environment, prepare, run_python, run_warm
 
 from swarm.harness import peaks, probes, settings, setup
 
@@ -542,11 +542,14 @@ prepare.set_up(device)
 """
 
 
-def set_up(cache: Path, after: str, before: str = "", **more: str) -> str:
+def set_up(
+    cache: Path, after: str, before: str = "", run: Callable[..., Any] = run_warm, **more: str
+) -> str:
     program = SET_UP.format(before=before, after=after)
-    done = run_python("-c", program, cache=cache, SWARM_DEVICE="cpu", **more)
+    done = run("-c", program, cache=cache, SWARM_DEVICE="cpu", **more)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    said: str = done.stdout
+    return said
 
 
 SHOW_CACHES = (
@@ -604,7 +607,7 @@ def allocate(megabytes):
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc from 2.33 on")
 def test_freed_memory_is_kept(tmp_path: Path) -> None:
     """By default blocks of 20 MB are memory maps of their own, gone when freed; then no longer."""
-    shown = set_up(tmp_path, "allocate(30)", f"{ALLOCATE}allocate(20)").splitlines()
+    shown = set_up(tmp_path, "allocate(30)", f"{ALLOCATE}allocate(20)", run_python).splitlines()
     assert shown[0] == "40 0"
     mapped, kept = map(int, shown[1].split())
     assert mapped == 0
@@ -614,7 +617,7 @@ def test_freed_memory_is_kept(tmp_path: Path) -> None:
 def test_waiting_and_memory_on_the_cpu(tmp_path: Path) -> None:
     before = "before = device.peak_memory_mb(); block = torch.ones(64 * 2**20)"
     after = "device.synchronize(); device.forget_memory(); print(before, device.peak_memory_mb())"
-    start, end = map(float, set_up(tmp_path, after, before).split())
+    start, end = map(float, set_up(tmp_path, after, before, run_python).split())
     assert 50 < start < 2**15  # torch alone
     assert 200 < end - start < 300  # 256 MB of ones, less what the imports had freed
 

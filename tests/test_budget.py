@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer_fixtures import ROOT, prepared, run_python  # noqa: F401  a fixture
+import warm
+from trainer_fixtures import ROOT, environment, prepared  # noqa: F401  a fixture
 
 from swarm import summary
 from swarm.trial import Ending
@@ -22,19 +23,42 @@ def evaluate():
 """
 
 
-def attested(
-    folder: Path,
+UNSEEN = HOSTILE / "past_budget_unseen.py"
+PROGRAMS: dict[str, list[str | Path]] = {
+    "one batch": [UNSEEN, "one batch", "6.5"],
+    "data": [UNSEEN, "data", "2.5"],
+    "memory_map": [UNSEEN, "memory_map", "2.5"],
+    "rows_of": [UNSEEN, "rows_of", "2.5"],
+    # with synthetic tokens, as in the real train.py
+    "warm-up": ["-c", MODEL + "time.sleep(1.5); next(loader); next(loader); evaluate()"],
+    "no rows": ["-c", MODEL + "time.sleep(6.2); evaluate()"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(
     prepared: tuple[Path, Any],  # noqa: F811
-    *arguments: str | Path,
-) -> tuple[Path, dict[str, Any]]:
-    """Run a train.py by itself; the attestation it left, and what that says."""
-    path = folder / "attested.json"
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """Each of them has run by itself, all at once as they mostly wait: where its files are."""
     cache, dataset = prepared
-    more = {"SWARM_ATTEST": str(path), "SWARM_DATASET": str(dataset.path), "SWARM_DEVICE": "cpu"}
-    done = run_python(*arguments, cache=cache, cwd=folder, **more)
-    assert done.returncode == 0, done.stderr
-    path.with_name("log").write_text(done.stdout)
-    return path, json.loads(path.read_text())
+    folders = {name: tmp_path_factory.mktemp("it's one") for name in PROGRAMS}
+    started = []
+    for name, arguments in PROGRAMS.items():
+        folder = folders[name]
+        more = {"SWARM_DATASET": str(dataset.path), "SWARM_DEVICE": "cpu"}
+        attest = {"SWARM_ATTEST": str(folder / "attested.json")}
+        own = environment(cache, **more, **attest)
+        outputs = folder / "log", folder / "errors"
+        started.append(warm.start(arguments, folder, own, outputs=outputs))
+    for process, folder in zip(started, folders.values(), strict=True):
+        process.join(60)
+        assert process.exitcode == 0, (folder / "errors").read_text()
+    return folders
+
+
+def attested(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "attested.json").read_text())  # type: ignore[no-any-return]
 
 
 def judged(attestation: Path, seconds: float, log: str) -> tuple[str, str]:
@@ -42,39 +66,23 @@ def judged(attestation: Path, seconds: float, log: str) -> tuple[str, str]:
     return result.outcome, result.reason
 
 
-@pytest.mark.parametrize(
-    ("way", "seconds"),
-    [("one batch", 6.5), ("data", 2.5), ("memory_map", 2.5), ("rows_of", 2.5)],
-)
-def test_training_counts_from_the_first_rows(
-    way: str,
-    seconds: float,
-    tmp_path: Path,
-    prepared: tuple[Path, Any],  # noqa: F811
-) -> None:
-    path, found = attested(tmp_path, prepared, HOSTILE / "past_budget_unseen.py", way, f"{seconds}")
-    assert found["training_seconds"] >= seconds
-    outcome, reason = judged(path, 1.0, path.with_name("log").read_text())
+@pytest.mark.parametrize("way", ["one batch", "data", "memory_map", "rows_of"])
+def test_training_counts_from_the_first_rows(trained: dict[str, Path], way: str) -> None:
+    folder = trained[way]
+    assert attested(folder)["training_seconds"] >= float(str(PROGRAMS[way][-1]))
+    outcome, reason = judged(folder / "attested.json", 1.0, (folder / "log").read_text())
     assert outcome == "rejected"
     assert reason.endswith("s of a budget of 1 s")
 
 
-def test_what_comes_before_the_first_batch_does_not_count(
-    tmp_path: Path,
-    prepared: tuple[Path, Any],  # noqa: F811
-) -> None:
-    """A warm-up with synthetic tokens, as in the real train.py."""
-    source = MODEL + "time.sleep(1.5); next(loader); next(loader); evaluate()"
-    _, found = attested(tmp_path, prepared, "-c", source)
+def test_what_comes_before_the_first_batch_does_not_count(trained: dict[str, Path]) -> None:
+    found = attested(trained["warm-up"])
     assert found["training_seconds"] < 1.0
     assert found["batches"] == 2
 
 
-def test_who_takes_no_rows_has_trained_since_the_start(
-    tmp_path: Path,
-    prepared: tuple[Path, Any],  # noqa: F811
-) -> None:
-    _, found = attested(tmp_path, prepared, "-c", MODEL + "time.sleep(6); evaluate()")
+def test_who_takes_no_rows_has_trained_since_the_start(trained: dict[str, Path]) -> None:
+    found = attested(trained["no rows"])
     assert found["training_seconds"] > 1.0
     assert found["batches"] == 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy
 from conftest import wait_for
 from examination_fixtures import TINY, Lab
 from trainer_fixtures import ROOT, prepared  # noqa: F401  a fixture
@@ -17,6 +18,7 @@ from swarm import sandbox
 from swarm.harness import examine
 from swarm.launchers.local import LocalLauncher
 from swarm.records import TrialFinished
+from swarm.trial import read_result
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +38,11 @@ def lab(
 
 def test_the_real_trainer_is_verified_to_the_fifth_decimal(lab: Lab) -> None:
     source = (ROOT / "train.py").read_text()
-    result = lab.run("real", source, examine_below=1e9)
-    assert (result.outcome, result.reason, result.verified) == ("ok", "", True)
+    result = lab.run("real", source)
+    assert (result.outcome, result.reason, result.verified) == ("ok", "", False)
     finding = lab.examine("real", source)
-    assert finding.rows == 256 and finding.heldout_rows == 256
+    assert (finding.rows, finding.refused, finding.failed) == (256, "", "")
     assert finding.val_bpb == pytest.approx(result.val_bpb, abs=1e-5)
-    assert finding.heldout_bpb == pytest.approx(result.heldout_bpb, abs=1e-9)
 
 
 HALF_THE_LOSS = """
@@ -95,27 +96,31 @@ HONEST_FORWARD = """
     ("source", "reason"),
     [
         (TINY.replace("    # trained\n", HALF_THE_LOSS), "its saved weights score "),
-        (TINY.replace("    # evaluated\n", OTHER_SCORE), ", it attested 0.900000"),
         (TINY.replace("    # evaluated\n", OTHER_WEIGHTS), "its saved weights score "),
-        (TINY.replace("    # trained\n", NO_WEIGHTS), "its weights were not kept, so nothing"),
         (TINY.replace(HONEST_FORWARD, PEEKS), "the model looks ahead: other tokens from "),
         (TINY.replace(HONEST_FORWARD, REMEMBERS), "looks ahead: targets it cannot see cost "),
     ],
-    ids=["evaluator", "attestation", "weights", "no weights", "frames", "memory"],
+    ids=["evaluator", "weights", "frames", "memory"],
 )
-def test_a_forged_score_is_rejected(
+def test_a_forged_score_is_found(
     lab: Lab, request: pytest.FixtureRequest, source: str, reason: str
 ) -> None:
     assert source != TINY
     name = request.node.callspec.id
-    if name == "attestation":
-        result = lab.run(name, source, examine_below=1e9)
-        assert result.outcome == "rejected" and reason in result.reason, result.reason
-        assert (result.val_bpb, result.verified, result.heldout_bpb) == (None, False, None)
-        return
-    assert lab.run(name, source).outcome == "ok", "nothing but the examination catches it"
-    finding = lab.examine(name, source)
-    assert reason in finding.refused, finding
+    lab.train(name, source)
+    assert reason in lab.ask(name, source)
+
+
+def test_a_forged_score_is_rejected(lab: Lab) -> None:
+    """By the watchdog, whatever the reason."""
+    forging = TINY.replace("    # evaluated\n", OTHER_SCORE)
+    result = lab.run("attestation", forging, examine_below=1e9)
+    assert result.outcome == "rejected" and ", it attested 0.900000" in result.reason, result.reason
+    assert (result.val_bpb, result.verified, result.heldout_bpb) == (None, False, None)
+    hiding = TINY.replace("    # trained\n", NO_WEIGHTS)
+    lab.train("no weights", hiding)
+    finding = lab.examine("no weights", hiding)
+    assert "its weights were not kept, so nothing" in finding.refused
     assert (finding.val_bpb, finding.heldout_bpb, finding.failed) == (None, None, "")
 
 
@@ -144,13 +149,11 @@ time.sleep(60)
         (TINY.replace("def build_model", "def make_model"), "no build_model(vocab_size, device)"),
         ("import time; time.sleep(1000)", "took too long; neither may train"),
         ("import os; os._exit(0)", "ended while train.py was imported"),
-        (TINY.replace('if __name__ == "__main__":', "if True:"), "rebuilt"),
         ("import sys; sys.exit(3)", "ended the process with exit code 3"),
         (TINY.replace("nn.Embedding(vocab_size, ", "nn.Embedding(9, "), "size mismatch"),
         (body("return self.table(x)[:, :-1]"), "the model gave shape (32, 255, "),
         (body("return self.table(x) * float('nan')"), "logits are not finite"),
         (body("import time; time.sleep(1000)"), "the model took too long to answer"),
-        (body("import os; os._exit(1)"), "ended while it was asked"),
         (body("return self.table(torch.cat((x[:, 1:], x[:, :1]), dim=1))"), "looks ahead"),
         (body("return self.table(x).repeat(1, 1, 9)"), "logits for"),
         (NONSENSE, "5000 logits for"),
@@ -158,14 +161,13 @@ time.sleep(60)
     ],
 )
 def test_a_model_that_misbehaves_is_refused(lab: Lab, source: str, reason: str) -> None:
-    if reason == "rebuilt":  # it evaluates again, to no effect
-        before = (lab.root / "honest" / "attested.json").read_bytes()
-        assert lab.examine("honest", source).refused == ""
-        assert (lab.root / "honest" / "attested.json").read_bytes() == before
-        return
-    limit = 6.0 if "too long" in reason else 30.0
-    finding = lab.examine("honest", source, limit)
-    assert reason in finding.refused, finding
+    limit = 3.0 if "too long" in reason else 30.0
+    assert reason in lab.ask("honest", source, limit)
+
+
+def test_a_model_whose_process_ends_is_refused(lab: Lab) -> None:
+    finding = lab.examine("honest", body("import os; os._exit(1)"))
+    assert "ended while it was asked" in finding.refused
     assert (finding.val_bpb, finding.failed) == (None, "")
 
 
@@ -176,17 +178,33 @@ def test_the_held_out_split_is_out_of_its_reach(lab: Lab) -> None:
     assert "its model cannot be built again: PermissionError" in finding.refused
 
 
-def test_what_it_prints_goes_to_a_log(lab: Lab) -> None:
-    finding = lab.examine("honest", f"print('hello ' * 100_000)\n{TINY}")
-    assert finding.refused == "" and finding.failed == ""
+DAEMON = """
+import os, time
+print("hello " * 100_000)
+if __name__ == "train" and os.fork() == 0:
+    os.setsid()
+    time.sleep(1000)
+"""
+
+
+def test_what_a_file_does_besides_changes_nothing(lab: Lab) -> None:
+    """It prints to a log, and leaves a daemon, for which `examine` looks; it evaluates again."""
+    attested = (lab.root / "honest" / "attested.json").read_bytes()
+    source = DAEMON + TINY.replace('if __name__ == "__main__":', "if True:")
+    finding = lab.examine("honest", source)
+    assert (finding.rows, finding.refused, finding.failed) == (256, "", "")
+    assert finding.heldout_rows == 256
+    before = read_result(lab.root / "honest")
+    assert before and finding.heldout_bpb == pytest.approx(before.heldout_bpb, abs=1e-9)
     assert (lab.root / "honest" / "examination.log").read_text().startswith("hello hello ")
+    assert (lab.root / "honest" / "attested.json").read_bytes() == attested
 
 
 def test_rows_that_are_not_there_are_refused(lab: Lab) -> None:
     folder = lab.copied("honest", "tampered")
     attested = json.loads((folder / "attested.json").read_text())
     (folder / "attested.json").write_text(json.dumps(attested | {"row_nats": "AAAA"}))
-    assert "did not attest the nats of 256 rows" in lab.examine("tampered", TINY).refused
+    assert "did not attest the nats of 256 rows" in lab.ask("tampered", TINY)
     not_a_number = base64.b64encode(np.full(256, np.nan, "<f4").tobytes()).decode()
     for nats in ("", attested["row_nats"][:-8], "not base64!", not_a_number):
         with pytest.raises(prepare.EvaluationError, match="did not attest the nats"):
@@ -221,19 +239,6 @@ def test_the_best_rows_are_always_among_those_examined() -> None:
     assert 256 <= len(first) <= 320 and len(first & second) < 128
 
 
-DAEMON = """
-import os, time
-if __name__ == "train" and os.fork() == 0:
-    os.setsid()
-    time.sleep(1000)
-"""
-
-
-def test_a_daemon_does_not_outlive_the_examination(lab: Lab) -> None:
-    finding = lab.examine("honest", DAEMON + TINY)  # which looks for what is left
-    assert (finding.rows, finding.refused, finding.failed) == (256, "", "")
-
-
 def test_an_examination_that_fails_refuses_nothing(lab: Lab) -> None:
     lab.copied("honest", "no data")
     elsewhere = Lab(lab.root, lab.environment | {"SWARM_DATASET": str(lab.root)})
@@ -256,9 +261,9 @@ def test_an_examination_ends_with_its_runner(lab: Lab) -> None:
     lab.assert_nothing_is_left("cut off")
 
 
-def test_an_old_harness_leaves_the_trial_as_it_is(lab: Lab, tmp_path: Path) -> None:
-    old = Lab.make(tmp_path / "old", Path(lab.environment["SWARM_CACHE"]), lab.root)
-    old = Lab(old.root, lab.environment)
-    (old.root / "pristine" / "swarm" / "harness" / "examine.py").unlink()
-    result = old.run("t1", TINY, examine_below=1e9)
+def test_an_old_harness_leaves_the_trial_as_it_is(lab: Lab) -> None:
+    old = Lab(lab.root / "old", lab.environment)
+    (old.root / "pristine").mkdir(parents=True)
+    (old.root / "pristine" / "prepare.py").write_text(toy.PREPARE)
+    result = old.run("t1", toy.TRAIN, examine_below=1e9)
     assert (result.outcome, result.verified, result.reason) == ("ok", False, "")

@@ -37,6 +37,7 @@ from trainer_fixtures import (
     prepare,
     prepared,
     run_python,
+    run_warm,
     stdlib_texts,
     summary,
     write_corpus,
@@ -378,7 +379,7 @@ def test_damaged_datasets_are_errors(prepared: Prepared, tmp_path: Path) -> None
 
 
 def test_nothing_prepared_yet(tmp_path: Path) -> None:
-    said = failed(run_python("train.py", cache=tmp_path / "none"))
+    said = failed(run_warm("train.py", cache=tmp_path / "none"))
     assert "no dataset is prepared for the small scale" in said
     assert "python prepare.py --scale small" in said
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import toy
 from toy_swarm import begin
 
@@ -97,12 +98,13 @@ def check(paths: Paths, rounds: list[list[list[str]]]) -> None:
     assert len({claim.fingerprint for claim in claims}) == len(claims)
 
 
-def test_two_race_on_one_change_two_hundred_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [50, pytest.param(200, marks=pytest.mark.soak)])
+def test_two_race_on_one_change_many_times(tmp_path: Path, times: int) -> None:
     workers = ["cpu0", "cpu1"]
     paths = begin(tmp_path / "a user's repo", workers)
     racers = Racers(paths, workers)
     rounds = []
-    for number in range(200):
+    for number in range(times):
         source = toy.TRAIN.replace("LR = 0.04", f"LR = {0.05 + number / 1000}")
         rounds.append(racers.race(number, [source, source]))
     racers.end()

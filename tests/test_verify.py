@@ -7,11 +7,13 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 import toy
 from examination_fixtures import TINY
+from toy_swarm import Story
 from trainer_fixtures import ROOT, prepared  # noqa: F401  a fixture
 
 import prepare
@@ -81,6 +83,8 @@ def test_swarm_verify(
     assert "kept are those of e1" in refused.stderr
     agent = run("verify", "e1", cwd=swarm.worktree("cpu0"), check=False)
     assert agent.returncode == 3 and "are for people" in agent.stderr
+    agent = run("board", "--held-out", cwd=swarm.worktree("cpu0"), check=False)
+    assert agent.returncode == 3 and "held-out scores are for people" in agent.stderr
 
     device = board.workers["cpu0"].joined.device
     lock = DeviceLock(Path(environment["SWARM_CACHE"]) / "locks", device)
@@ -110,29 +114,23 @@ def test_swarm_verify(
     assert changed.returncode == 1 and "was changed since the swarm began" in changed.stderr
 
 
-def finish(swarm: Paths, **fields: object) -> None:
-    """A further trial of e1, with these facts."""
-    journal = Journal(swarm.journal)
-    board = Leaderboard(journal)
-    board.refresh()
-    known = board.primary
-    assert known is not None
-    trial = f"t{len(board.trials)}"
-    journal.append(
-        records.TrialStarted(
-            trial=trial, experiment=str(fields.pop("experiment")), worker="cpu0",
-            device_class=known.name, seed=50, purpose="claim",
-        )
-    )  # fmt: skip
-    journal.append(
-        records.TrialFinished(trial=trial, outcome="ok", seconds=1.0, verified=True, **fields)  # type: ignore[arg-type]
-    )
-
-
-def test_held_out_scores_are_for_people(run: Run, swarm: Paths) -> None:
-    for experiment, val, heldout in (("e0", 7.5, 7.654321), ("e1", 2.0, 7.654321)):
-        for _ in range(3):
-            finish(swarm, experiment=experiment, val_bpb=val, heldout_bpb=heldout)
+def test_held_out_scores_are_for_people(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "another user's repo"
+    story = Story(root)
+    story.experiment("cpu0", 0.9)
+    for experiment, val in (("e0", 1.0), ("e1", 0.9)) * 3:
+        trial = f"t{len(story.board.trials)}"
+        story.tell(
+            records.TrialStarted(
+                trial=trial, experiment=experiment, worker="cpu0", device_class="CPU",
+                seed=len(story.board.trials), purpose="claim",
+            ),
+            records.TrialFinished(
+                trial=trial, outcome="ok", seconds=1.0, verified=True, val_bpb=val,
+                heldout_bpb=7.654321,
+            ),
+        )  # fmt: skip
+    run = partial(run, cwd=root)
     for reader in (("board", "--json"), ("board",), ("show", "e1"), ("show", "e1", "--json")):
         shown = run(*reader)
         assert "7.654" not in shown.stdout + shown.stderr and "held-out" not in shown.stdout
@@ -142,9 +140,7 @@ def test_held_out_scores_are_for_people(run: Run, swarm: Paths) -> None:
     document = json.loads(run("board", "--held-out", "--json").stdout)["device_classes"][0]
     assert document["drift"]["experiment"] == "e1"
     held_out = {e["experiment"]: e["heldout_bpb"] for e in document["experiments"]}
-    assert 0 < held_out["e0"] < 7.654321 and 0 < held_out["e1"] <= 7.654322
-    agent = run("board", "--held-out", cwd=swarm.worktree("cpu0"), check=False)
-    assert agent.returncode == 3 and "held-out scores are for people" in agent.stderr
+    assert held_out == {"e0": pytest.approx(7.654321), "e1": pytest.approx(7.654321)}
 
 
 def test_weights_stay_for_what_the_swarm_rests_on(tmp_path: Path) -> None:

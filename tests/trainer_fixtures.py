@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 torch.set_num_threads(1)  # the tensors are tiny
 
@@ -66,6 +67,13 @@ def run_python(
         text=True,
         timeout=120,
     )
+
+
+def run_warm(
+    *arguments: str | Path, cache: Path, cwd: Path = ROOT, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """As `run_python`, in a process that has torch already."""
+    return warm.run_python(*arguments, folder=cwd, environment=environment(cache, **more))
 
 
 def summary(output: str) -> dict[str, str]:
