@@ -549,3 +549,16 @@ def test_an_agent_that_cannot_be_started_is_parked_with_the_reason(story: Story)
     assert attendant.doing()[0] == "parked"
     assert "settings" in attendant.doing()[1]
     assert settings.read_text() == "{ not json"
+
+
+def test_a_key_that_a_person_has_mended_is_what_the_next_start_gets(
+    story: Story, tmp_path: Path
+) -> None:
+    bench = toy_swarm.bench_of(story.paths, "cpu0")
+    keys = tmp_path / "keys"
+    bench.environment = {"PATH": os.environ["PATH"], "SWARM_KEYS": str(keys)}
+    attendant = Attendant(bench, agents.build("anthropic:m", bench.environment), lambda: 0.0)
+    for key in ("sk-ant-wrong-one", "sk-ant-right-one"):
+        keys.write_text(f"ANTHROPIC_API_KEY={key}\n")
+        keys.chmod(0o600)
+        assert attendant.environment["ANTHROPIC_API_KEY"] == key
