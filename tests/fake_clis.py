@@ -8,6 +8,7 @@ a swarm it can do experiments: it edits `LR` in train.py, submits, waits for the
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +45,11 @@ def install(folder: Path, name: str, habits: Habits) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / name
     text = PROGRAM.replace("HABITS_AS_JSON", repr(json.dumps(asdict(habits))))
-    program.write_text(f"#!{sys.executable}\n{text}")
+    script = folder / f".{name}.py"
+    script.write_text(text)
+    # A first line that names an interpreter cannot have a space in it, as a checkout's path may.
+    run = " ".join(shlex.quote(str(part)) for part in (sys.executable, script))
+    program.write_text(f'#!/bin/sh\nexec {run} "$@"\n')
     program.chmod(0o755)
     return program
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -268,7 +269,7 @@ def test_no_secret_gets_into_any_file_or_to_anyone_who_needs_it_not(
     written = {"old": "WAIT = 0.0", "new": f"KEY = '{ANTHROPIC_KEY}'\nWAIT = 0.001"}
     told = Step(calls=(("submit", {"description": f"with {ANTHROPIC_KEY}"}),))
     model = Model([Step(calls=leak), Step(calls=(("edit", written),)), told])
-    nosy = f"cmd:exec {sys.executable} '{tmp_path / 'nosy.py'}'"
+    nosy = f"cmd:exec {shlex.join([sys.executable, str(tmp_path / 'nosy.py')])}"
     with serving(model):
         spawn(run, "anthropic:m=1", "--agent", nosy, "--agents", "2")
         wait_for(
