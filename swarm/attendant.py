@@ -333,7 +333,7 @@ class Attendant:
             return self.finding.state, self.finding.reason
         if self.finding and self.finding.trouble:
             return "working", f"the agent's model fails: {self.finding.trouble}"
-        if said and said.state != "working":
+        if said and said.state == "waiting":  # one that wants to be parked is not yet
             return said.state, f"the agent waits: {said.reason}"
         aim = self.bench.board.workforce.direction_of(self.bench.worker)
         into = f" ({name_of(aim)})" if aim and self.agent.asks is not None else ""
