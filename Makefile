@@ -5,7 +5,8 @@
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-JOBS ?= 2
+# Half of the time tests wait for processes, so three at once fill two cores.
+JOBS ?= 3
 
 .PHONY: install demo test soak check bench
 

@@ -109,7 +109,7 @@ def test_what_cannot_be_started_is_not_tried_four_times_a_second(
 def test_nothing_unconfirmed_is_merged_by_itself(
     run: Run, repository: Path, environment: dict[str, str]
 ) -> None:
-    run("spawn", "--agents", "1", "--tag", "m", "--no-tmux", "--max-experiments", "1", *WAITING)
+    run("spawn", "--agents", "1", "--tag", "m", "--no-tmux", "--max-experiments", "2", *WAITING)
     desk = repository / "worktrees/m/cpu0"
     wait_for(lambda: fold(repository, "m").primary.incumbent)  # type: ignore[union-attr]
     run("pause")
