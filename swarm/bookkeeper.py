@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from swarm import records
-from swarm.agents.transcripts import Transcripts
+from swarm.agents.transcripts import Spent, Transcripts
 from swarm.errors import SwarmError
 from swarm.experiment import Bench
 from swarm.mailbox import SpendRequest
@@ -21,6 +21,7 @@ class Bookkeeper:
     def __init__(self, bench: Bench, prices: Prices, transcripts: Transcripts | None) -> None:
         self.bench, self.prices, self.transcripts = bench, prices, transcripts
         self._due = 0.0
+        self._unwritten: list[Spent] = []
 
     def report(self, request: SpendRequest) -> None:
         """Take what an agent says that it used. Raises `ValueError` for what is not a number."""
@@ -42,11 +43,11 @@ class Bookkeeper:
             return
         self._due = now + _EVERY_SECONDS
         try:
-            news = self.transcripts.news()
+            self._unwritten += self.transcripts.news()
         except SwarmError as error:  # it comes again
             log.warning("%s", error)
-            return
-        for spent in news:
+        while self._unwritten:  # what a full disk did not take is kept for the next time
+            spent = self._unwritten[0]
             self._spend(
                 spent.model,
                 spent.calls,
@@ -56,6 +57,7 @@ class Bookkeeper:
                 spent.output_tokens,
                 spent.hour_tokens,
             )
+            del self._unwritten[0]
 
     def _spend(
         self, model: str, calls: int, fresh: int, cached: int, written: int, output: int,
