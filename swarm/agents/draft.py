@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -83,24 +82,3 @@ def _merged(ours: str, base: str, theirs: str) -> str:
             "read train.py again: it is the new base now; make your change in it",
         )
     return done.stdout.decode()
-
-
-def read(file: Path) -> str:
-    """A train.py as it lies there, line ends included."""
-    try:
-        return file.read_bytes().decode()  # text mode would change the line ends
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"cannot read {file}: {error}", "swarm recover restores it") from error
-
-
-def write(file: Path, source: str) -> None:
-    """Replace the file at once: whoever reads it sees the old text or the new one."""
-    part = file.parent / ".swarm" / f"draft.{os.getpid()}"  # the folder git does not see
-    try:
-        part.parent.mkdir(exist_ok=True)
-        part.write_bytes(source.encode())
-        part.chmod(file.stat().st_mode & 0o777)
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise SwarmError(f"cannot write {file}: {error.strerror}", "free some space") from error

@@ -39,21 +39,6 @@ class Session:
         self.board = Leaderboard(Journal(self.paths.journal))
         self._checkout = Worktree(worktree, self.paths.branch(desk.worker))
 
-    def submit(self, source: str, description: str) -> Mapping[str, Any]:
-        """Submit train.py, which must hold `source`; block until the verdict.
-
-        Whatever ends this early (a refusal, the end of the swarm) also takes the edit back.
-        """
-        try:
-            request = self.door.submit(description)
-            self.door.wait_accepted(request)
-            answer: dict[str, Any] = msgspec.to_builtins(self.door.wait_done(request))
-        except BaseException:
-            if self._checkout.source() == source:
-                self.drop_edit()
-            raise
-        return answer
-
     def post(self, change: draft.Draft, description: str) -> Answer:
         """Submit a draft and return once it is taken. Raises what it was refused with.
 
@@ -62,22 +47,17 @@ class Session:
         request = self.door.offer(change.commit, description, change.text)
         return self.door.wait_accepted(request)
 
+    def submit(self, change: draft.Draft, description: str) -> Mapping[str, Any]:
+        """The same, until there is a verdict."""
+        taken = self.post(change, description)
+        answer: dict[str, Any] = msgspec.to_builtins(self.door.wait_done(taken.id))
+        return answer
+
     def begin(self) -> draft.Draft:
         """A draft of the worktree's base."""
         commit = self._checkout.head()
         source = self._checkout.read(commit, config.TRAINER)
         return draft.Draft(commit, source, source)
-
-    def drop_edit(self) -> None:
-        """Put train.py back to what the branch says; what was there stays in `.swarm/`."""
-        target = self._checkout.read("HEAD", config.TRAINER)
-        current = self._checkout.source()
-        if current == target:
-            return
-        box = self.worktree / ".swarm"
-        (box / "dropped.py").write_bytes((current or "").encode())
-        (box / "restored.py").write_bytes(target.encode())
-        (box / "restored.py").replace(self._checkout.trainer)
 
     def source_of(self, experiment: str) -> str | None:
         """The train.py of an experiment; `None` when its commit is gone."""
@@ -113,19 +93,15 @@ def run_tuner(worktree: Path, environment: Mapping[str, str]) -> None:
     from swarm.agents import tuner  # late: Optuna takes a second
 
     session, say = _started(worktree)
-    session.drop_edit()  # of a predecessor that was killed between edit and submission
-    try:
-        tuner.run(
-            session.board,
-            worktree,
-            session.worker,
-            session.submit,
-            session.source_of,
-            lambda text: say(f"{text}\n"),
-            colour=config.wants_colour(environment, sys.stdout.isatty()),
-        )
-    finally:
-        session.drop_edit()  # the end may come between edit and submission
+    tuner.run(
+        session.board,
+        session.worker,
+        session.begin,
+        session.submit,
+        session.source_of,
+        lambda text: say(f"{text}\n"),
+        colour=config.wants_colour(environment, sys.stdout.isatty()),
+    )
 
 
 def run_researcher(worktree: Path, spec: str, environment: Mapping[str, str]) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from swarm import hyperparameters
-from swarm.agents import draft
-from swarm.agents.tpe import Observation, Proposal, Tuner, informative
+from swarm.agents.draft import Draft
+from swarm.agents.tpe import Observation, Tuner, informative
 from swarm.errors import Refused, SwarmError
 from swarm.fingerprint import fingerprint
 from swarm.leaderboard import BASELINE, Leaderboard
@@ -28,9 +27,9 @@ _COLOURS = {"keep": "32", "discard": "2", **dict.fromkeys(_FAILED, "31")}
 
 def run(
     board: Leaderboard,
-    worktree: Path,
     worker: str,
-    submit: Callable[[str, str], Mapping[str, Any]],
+    begin: Callable[[], Draft],
+    submit: Callable[[Draft, str], Mapping[str, Any]],
     source_of: Callable[[str], str | None],
     say: Callable[[str], None],
     *,
@@ -38,13 +37,14 @@ def run(
 ) -> NoReturn:
     """Propose, submit and learn until `submit` raises: the swarm ends it, or it is killed.
 
-    `submit(source, description)` blocks until the verdict; `Refused` means that somebody was
-    faster, and something else is proposed. `source_of(experiment)` is its `train.py`, `None` if
-    it is lost. Raises `SwarmError` when the baseline does not train, or nothing is left to try.
+    `begin()` is a draft of what the worker builds on now. `submit(draft, description)` blocks until
+    the verdict; `Refused` means that somebody was faster, and something else is proposed.
+    `source_of(experiment)` is its `train.py`, `None` if it is lost. Raises `SwarmError` when the
+    baseline does not train, or nothing is left to try.
     """
     board.refresh()
     assert board.swarm is not None and board.config is not None
-    state, scale, file = board.workers[worker], board.config.scale, worktree / "train.py"
+    state, scale = board.workers[worker], board.config.scale
     device_class = board.classes[state.joined.device_class]
     tuner = Tuner(_seed(board.swarm.tag, worker, state.experiments))
     history, refused = History(source_of, scale), list[str]()
@@ -56,13 +56,14 @@ def run(
         board.refresh()
         _check_baseline(device_class)
         tuner.learn(history.news(device_class.entries))
-        base, before = draft.read(file), _incumbent(device_class)
-        proposal = tuner.propose(base, scale, tried)
-        if draft.read(file) != base:
+        draft, before = begin(), _incumbent(device_class)
+        proposal = tuner.propose(draft.original, scale, tried)
+        if begin().commit != draft.commit:
             continue  # the worktree was moved onto another incumbent meanwhile
         say(f"trying  {proposal.description} …")
+        draft.text = proposal.source
         try:
-            say(_line(_submitted(file, base, proposal, submit), before, colour))
+            say(_line(submit(draft, proposal.description), before, colour))
             refused.clear()
         except Refused as reason:
             refused.append(proposal.source)
@@ -127,22 +128,6 @@ def _check_baseline(device_class: DeviceClass) -> None:
             f"the baseline does not train: {baseline.reason}",
             f"see swarm show {BASELINE}; correct train.py, commit it, and spawn a new swarm",
         )
-
-
-def _submitted(
-    file: Path,
-    base: str,
-    proposal: Proposal,
-    submit: Callable[[str, str], Mapping[str, Any]],
-) -> Mapping[str, Any]:
-    """Put the proposal into the worktree and submit it; when it is refused, take it back."""
-    draft.write(file, proposal.source)
-    try:
-        return submit(proposal.source, proposal.description)
-    except Refused:
-        if draft.read(file) == proposal.source:
-            draft.write(file, base)
-        raise
 
 
 def _seed(tag: str, worker: str, experiments: int) -> int:
