@@ -221,11 +221,29 @@ def test_a_budget_in_dollars_ends_the_swarm_cleanly(
     assert "candidate" not in verdicts
 
 
-def test_a_person_may_edit_where_an_agent_works(
+def test_the_next_idea_is_prepared_while_one_trains(
     repository: Path, run: Run, serving: Serving
 ) -> None:
+    slow = toy.TRAIN.replace("WAIT = 0.0", "WAIT = 2.0")
+    (repository / "train.py").write_text(slow)
+    toy.git(repository, "commit", "-qam", "slow")
     with serving(Model()):
-        spawn(run, "anthropic:m")
+        spawn(run, "anthropic:m", "--max-experiments", "2", "--wait")
+    told = lines(repository)
+    claimed = {e.experiment: e.time for e in told if isinstance(e, records.Claim)}
+    began = [t for t in told if isinstance(t, records.TrialStarted)]
+    trial = {t.experiment: t.trial for t in began if t.purpose == "experiment"}
+    ended = {r.trial: r.time for r in told if isinstance(r, records.TrialFinished)}
+    assert set(claimed) == {"e0", "e1", "e2"}
+    assert claimed["e2"] < ended[trial["e1"]]
+
+
+@pytest.mark.parametrize("agent", ["anthropic:m", "tuner"])
+def test_a_person_may_edit_where_an_agent_works(
+    repository: Path, run: Run, serving: Serving, agent: str
+) -> None:
+    with serving(Model()):
+        spawn(run, agent)
         train = repository / "worktrees/t/cpu0/train.py"
         mine = train.read_text() + "# my own idea\n"
         train.write_text(mine)
