@@ -27,7 +27,7 @@ def main() -> None:
     make_venv()
     if not has_torch():
         pip("install", *torch_requirement())
-    pip("install", "--editable", ".[train,tuner,llm,plot,dev]")
+    pip("install", "--editable", ".[train,tuner,llm,plot,wandb,tensorboard,mlflow,dev]")
     (VENV / "installed").touch()
 
 

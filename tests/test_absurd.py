@@ -43,5 +43,5 @@ def test_the_fold_survives_what_trials_say(trials: list[tuple[float, dict[str, s
         entry = story.board.entry("e1")
         assert str(entry.reason)
         for known in story.board.classes.values():
-            assert [documents.experiment(found) for found in documents.ranked(known)]
+            assert [documents.experiment(known, found) for found in documents.ranked(known)]
         assert list(tsv.rows(story.board))

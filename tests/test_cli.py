@@ -13,11 +13,11 @@ import pytest
 import toy
 from conftest import wait_for
 
-from swarm.cli import parser
 from swarm.journal import Journal
 from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Mailbox
 from swarm.records import Note
+from swarm.verbs import parser
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

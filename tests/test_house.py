@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.cli import parser
+from swarm.verbs import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "swarm"
@@ -18,6 +18,7 @@ PACKAGE = ROOT / "swarm"
 # Each floor may import from its own and from those below it.
 FLOORS = (
     {"cli", "commands"},
+    {"verbs"},
     {"spawn", "clean"},
     {"supervisor", "order"},
     {"runner"},
@@ -25,6 +26,7 @@ FLOORS = (
     {"bookkeeper"},
     {"agents", "doctor"},
     {"verify"},
+    {"watch", "web", "report", "exports"},
     {"experiment", "merge", "door", "views"},
     {"launchers", "pollinate", "panes", "tmux", "terminal"},
     {"pristine", "novelty"},
@@ -51,8 +53,10 @@ FLOORS = (
     {"errors"},
     {"harness"},
 )  # fmt: skip
-HEAVY = {"torch", "numpy", "optuna", "anthropic", "openai", "httpx2", "matplotlib", "textual",
-         "ray", "sky"}  # fmt: skip
+HEAVY = {
+    "torch", "numpy", "optuna", "anthropic", "openai", "httpx2", "matplotlib", "textual",
+    "starlette", "uvicorn", "pyarrow", "wandb", "mlflow", "tensorboard", "ray", "sky",
+}  # fmt: skip
 WRAPPED = {
     "optuna": {"agents/tpe.py"},
     "anthropic": {"agents/models/anthropic.py"},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shtab
 
-from swarm.cli import parser
 from swarm.commands import Session
+from swarm.verbs import parser
 
 
 def completion(session: Session) -> None:

@@ -59,7 +59,8 @@ def show(session: Session) -> None:
     fold = folded(paths)
     entry = find(fold, session.arguments.experiment)
     if session.arguments.json:
-        print_json(documents.experiment(entry))
+        known = fold.classes[fold.home_class(entry.experiment)]
+        print_json(documents.experiment(known, entry))
         return
     print(table.experiment(fold, entry, style(session)))
     if entry.claim.parent:

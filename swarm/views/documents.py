@@ -5,16 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from swarm import drift, heartbeat, locks, spending
-from swarm.heartbeat import Heartbeat
+from swarm import drift, locks, spending
 from swarm.leaderboard import Leaderboard
 from swarm.mailbox import Answer
 from swarm.paths import Paths
 from swarm.standings import DeviceClass, Entry
-from swarm.workers import WorkerState
+from swarm.views import crew, history
 
 Document = dict[str, Any]
-_STARTING = "is starting"
 
 
 def status(paths: Paths, board: Leaderboard, now: datetime | None = None) -> Document:
@@ -28,7 +26,7 @@ def status(paths: Paths, board: Leaderboard, now: datetime | None = None) -> Doc
         "supervisor": locks.is_held(paths.supervisor_lock),
         "experiments": board.spent_experiments,
         "max_experiments": board.config.max_experiments if board.config else None,
-        "workers": [_worker(paths, board, name, moment) for name in board.active],
+        "workers": [crew.worker(paths, board, name, moment) for name in board.active],
         "incumbent": _claimed(primary, primary.incumbent) if primary else None,
         "best": _claimed(primary, primary.best) if primary else None,
         "device_classes": [
@@ -98,7 +96,7 @@ def board(paths: Paths, fold: Leaderboard, top: int | None, device_class: str | 
                 "noise": noise(known),
                 "incumbent": _claimed(known, known.incumbent),
                 "best": _claimed(known, known.best),
-                "experiments": [experiment(entry) for entry in ranked(known)[:top]],
+                "experiments": [experiment(known, entry) for entry in ranked(known)[:top]],
             }
             for known in classes
         ],
@@ -150,7 +148,8 @@ def ranked(device_class: DeviceClass) -> list[Entry]:
     )
 
 
-def experiment(entry: Entry) -> Document:
+def experiment(known: DeviceClass, entry: Entry) -> Document:
+    """One row of the board; `sigmas` is the distance to the incumbent in SDs of a trial."""
     claim, estimate, metrics = entry.claim, entry.estimate, entry.metrics
     return {
         "experiment": claim.experiment,
@@ -165,6 +164,7 @@ def experiment(entry: Entry) -> Document:
         "val_bpb": estimate.mean if estimate else None,
         "replicates": estimate.replicates if estimate else 0,
         "sd": estimate.sd if estimate else None,
+        "sigmas": history.in_sigmas(known, entry),
         "num_steps": metrics.num_steps,
         "tokens_per_second": metrics.tokens_per_second,
         "memory_gb": metrics.memory_gb,
@@ -186,111 +186,6 @@ def answer(found: Answer) -> Document:
         "commit": found.commit,
         "base": found.base,
     }
-
-
-def _worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Document:
-    state = fold.workers[name]
-    alive = locks.is_held(paths.worker_lock(name))
-    beat = heartbeat.read(paths.heartbeat(name))
-    if alive:
-        doing, reason = _doing(state, beat, now)
-        agent, agent_reason = _agent(state, beat, now)
-    else:
-        doing, reason = _why_gone(paths, fold, name, beat, now)
-        agent, agent_reason = "ended", ""
-    return {
-        "name": name,
-        "device": state.joined.device.id,
-        "device_model": state.joined.device.model,
-        "device_class": state.joined.device_class,
-        "agent": state.joined.agent,
-        "state": doing,
-        "reason": reason,
-        "agent_state": agent,
-        "agent_reason": agent_reason,
-        "direction": fold.workforce.direction_of(name),
-        "island": state.place % max(1, fold.config.islands) if fold.config else 0,
-        "nudges": state.nudges,
-        "restarts": state.restarts,
-        "usd": state.bill.known_usd,
-        "tokens": state.bill.tokens,
-        "pid": beat.pid if beat and alive else None,
-        "pane": beat.pane if beat and alive else None,
-        "worktree": state.joined.worktree,
-        "branch": state.joined.branch,
-        "experiments": state.experiments,
-        "best_val_bpb": state.best_val_bpb,
-        "duty_cycle": _duty_cycle(fold, state, now),
-    }
-
-
-def _doing(state: WorkerState, beat: Heartbeat | None, now: datetime) -> tuple[str, str]:
-    """What a worker with a runner does, and why."""
-    if beat is None:
-        return "thinking", _STARTING
-    if beat.state == "parked":
-        return "parked", _parked(state, now) or beat.reason
-    return beat.state, beat.reason or _silence(beat)
-
-
-def _agent(state: WorkerState, beat: Heartbeat | None, now: datetime) -> tuple[str, str]:
-    """What the agent of a living runner does, in a word and in a line."""
-    if beat is None:
-        return "starting", _STARTING
-    if beat.agent == "parked":
-        return "parked", _parked(state, now) or beat.agent_reason
-    return beat.agent, beat.agent_reason or _silence(beat)
-
-
-def _silence(beat: Heartbeat) -> str:
-    """What a CLI that shows nothing yet is about."""
-    return _STARTING if beat.agent == "starting" else ""
-
-
-def _parked(state: WorkerState, now: datetime) -> str:
-    """Until when an agent is parked and why; times come first, as they are looked for."""
-    if not state.parked:
-        return ""
-    until = state.parked_until
-    if until is None:
-        return f"{state.parked}; swarm resume {state.joined.worker} tries again"
-    day = "" if until.date() == now.date() else f"{until:%b %d} "
-    return f"until {day}{until:%H:%M} UTC: {state.parked}"
-
-
-def _why_gone(
-    paths: Paths, fold: Leaderboard, name: str, beat: Heartbeat | None, now: datetime
-) -> tuple[str, str]:
-    """Why a worker has no runner."""
-    state = fold.workers[name]
-    if fold.state != "running":
-        return "stopped", f"the swarm has {fold.state}"
-    if fold.stopping:
-        return "stopped", "the swarm is being stopped"
-    if state.parked and state.parked_until is None:
-        return "parked", _parked(state, now)
-    left = fold.queued(name) or fold.replicate(name, "ending")
-    if fold.exhausted(now) and not left:
-        return "stopped", "nothing is left for it to do"
-    if not locks.is_held(paths.supervisor_lock):
-        return "dead", "its runner died; swarm recover starts it again"
-    if beat is None:
-        return "thinking", _STARTING
-    if beat.state == "dead":
-        return "dead", f"{beat.reason}; that is tried again"
-    return "dead", "its runner died; it is started again"
-
-
-def _duty_cycle(fold: Leaderboard, state: WorkerState, now: datetime) -> float | None:
-    """Share of the time since the worker's first trial that its device spent in trials."""
-    if state.first_trial is None:
-        return None
-    busy, end = state.busy_seconds, state.last_result or now
-    if state.open_trial and fold.state == "running":
-        end = now
-        busy += (now - fold.trials[state.open_trial].started).total_seconds()
-    elapsed = (end - state.first_trial).total_seconds()
-    return round(min(1.0, busy / elapsed), 4) if elapsed > 0 else None
 
 
 def _claimed(device_class: DeviceClass | None, name: str | None) -> Document | None:

@@ -1,0 +1,1 @@
+"""`swarm export`: the leaderboard in the formats of other tools."""

@@ -1,0 +1,1 @@
+"""`swarm watch`: a swarm, live, in a terminal."""

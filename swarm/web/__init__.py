@@ -1,0 +1,1 @@
+"""`swarm web`: a swarm, live, in a browser; read-only."""
