@@ -101,7 +101,7 @@ class _Teller:
 
     def claim(self, line: records.Claim) -> Iterator[records.AnyRecord]:
         if not line.worker:
-            yield replace(line, commit=self.commit, description="baseline")
+            yield replace(line, agent="", commit=self.commit, description="baseline")
             return
         agent = self.agents[line.worker]
         if agent != "tuner":

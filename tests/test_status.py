@@ -15,7 +15,7 @@ from toy_swarm import WORKERS, Story
 from swarm import heartbeat, records
 from swarm.heartbeat import Heartbeat
 from swarm.locks import ProcessLock
-from swarm.views import documents, table
+from swarm.views import documents, status
 from swarm.views.table import Style
 
 NOW = datetime(2026, 11, 21, 18, 30, tzinfo=UTC)
@@ -54,7 +54,7 @@ class Floor:
         return next(w for w in self.status()["workers"] if w["name"] == name)
 
     def shown(self, width: int) -> list[str]:
-        return table.status(self.status(), Style(False, width)).splitlines()
+        return status.status(self.status(), Style(False, width)).splitlines()
 
     def _hold(self, path: Path) -> None:
         lock = ProcessLock(path)

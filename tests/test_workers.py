@@ -12,7 +12,8 @@ from toy_swarm import WORKERS, Story
 from swarm import allocate, pollinate, records
 from swarm.experiment import Bench
 from swarm.spending import Bill
-from swarm.views import documents, table
+from swarm.views import documents, status
+from swarm.views.table import Style
 from swarm.workers import MIGRATES_EVERY, PATIENCE
 
 
@@ -117,7 +118,7 @@ def test_calls_of_unknown_size_have_no_known_price(tmp_path: Path) -> None:
     bill = story.board.entry(name).bill
     assert bill is not None
     assert (bill.uncounted, bill.known_usd) == (3, None)
-    shown = table.status(documents.status(story.paths, story.board), table.Style(False, 160))
+    shown = status.status(documents.status(story.paths, story.board), Style(False, 160))
     assert "of 3 calls the provider did not say how much they took" in shown
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from swarm import config, drift
@@ -15,10 +16,14 @@ from swarm.errors import Refused
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.standings import Entry
+from swarm.views import board as boards
 from swarm.views import documents, table
+from swarm.views import status as statuses
 
 _FOLLOW_SECONDS = 0.2
 _CHUNK = 1 << 16
+SCREENFUL = 20
+"""So many rows of a board a terminal shows, unless more are asked for."""
 
 
 def style(session: Session) -> table.Style:
@@ -33,7 +38,7 @@ def status(session: Session) -> None:
     if session.arguments.json:
         print_json(document)
     else:
-        print(table.status(document, style(session)))
+        print(statuses.status(document, style(session)))
 
 
 def board(session: Session) -> None:
@@ -48,7 +53,9 @@ def board(session: Session) -> None:
         document = documents.board(paths, fold, arguments.top, known)
         print_json(documents.with_held_out(document, fold) if arguments.held_out else document)
     else:
-        print(table.board(fold, arguments.top, known, style(session), arguments.held_out))
+        top = arguments.top or (SCREENFUL if sys.stdout.isatty() else None)
+        look = boards.Look(datetime.now(UTC), top, known, arguments.held_out)
+        print(boards.board(fold, look, style(session)))
     for device_class in fold.classes.values() if arguments.held_out else ():
         if known in (None, device_class.name) and (found := drift.of(device_class)):
             say(f"warning: {found}" if found.is_real else str(found))
@@ -62,7 +69,7 @@ def show(session: Session) -> None:
         known = fold.classes[fold.home_class(entry.experiment)]
         print_json(documents.experiment(known, entry))
         return
-    print(table.experiment(fold, entry, style(session)))
+    print(boards.experiment(fold, entry, style(session)))
     if entry.claim.parent:
         parent = fold.claims[entry.claim.parent].commit
         colour = "always" if style(session).colour else "never"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from swarm import drift, records, supervisor
 from swarm import merge as merging
 from swarm import spawn as spawning
 from swarm.commands import Session, folded, say
-from swarm.commands.reading import style
+from swarm.commands.reading import SCREENFUL, style
 from swarm.errors import Refused, SwarmError
 from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.order import Order
 from swarm.paths import Paths
 from swarm.standings import DeviceClass
+from swarm.views import board as boards
 from swarm.views import documents, table
 
 _WATCH_SECONDS = 0.2
@@ -73,7 +75,7 @@ def _wait(session: Session, paths: Paths, fold: Leaderboard) -> None:
         raise
     _comment(fold, told, shown)
     say(f"swarm {paths.tag} has {fold.state}: {fold.ended_because}\n")
-    print(table.board(fold, None, None, shown))
+    print(boards.board(fold, boards.Look(datetime.now(UTC), SCREENFUL), shown))
     _say_best(paths, fold)
     if fold.state == "stopped" and fold.ended_because.startswith("every worker"):
         raise SwarmError(fold.ended_because, "see swarm log and swarm status")
@@ -84,7 +86,7 @@ def _comment(fold: Leaderboard, told: set[str], shown: table.Style) -> None:
         for name, entry in device_class.entries.items():
             if entry.kind != "candidate" and name not in told:
                 told.add(name)
-                say(table.verdict_line(entry, shown))
+                say(boards.verdict_line(entry, shown))
 
 
 def _say_best(paths: Paths, fold: Leaderboard) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from datetime import UTC, datetime
 from typing import Any
 
 from swarm import drift, locks, spending
-from swarm.leaderboard import Leaderboard
+from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.mailbox import Answer
 from swarm.paths import Paths
 from swarm.standings import DeviceClass, Entry
@@ -27,6 +29,7 @@ def status(paths: Paths, board: Leaderboard, now: datetime | None = None) -> Doc
         "experiments": board.spent_experiments,
         "max_experiments": board.config.max_experiments if board.config else None,
         "workers": [crew.worker(paths, board, name, moment) for name in board.active],
+        "baseline": _claimed(primary, BASELINE) if primary else None,
         "incumbent": _claimed(primary, primary.incumbent) if primary else None,
         "best": _claimed(primary, primary.best) if primary else None,
         "device_classes": [
@@ -96,7 +99,7 @@ def board(paths: Paths, fold: Leaderboard, top: int | None, device_class: str | 
                 "noise": noise(known),
                 "incumbent": _claimed(known, known.incumbent),
                 "best": _claimed(known, known.best),
-                "experiments": [experiment(known, entry) for entry in ranked(known)[:top]],
+                "experiments": [experiment(known, entry) for entry in ranked(known, top)],
             }
             for known in classes
         ],
@@ -140,12 +143,14 @@ def with_held_out(document: Document, fold: Leaderboard) -> Document:
     return document
 
 
-def ranked(device_class: DeviceClass) -> list[Entry]:
-    """Entries by mean val_bpb; those without one behind, oldest first."""
-    return sorted(
-        device_class.entries.values(),
-        key=lambda entry: entry.estimate.mean if entry.estimate else float("inf"),
-    )
+def ranked(device_class: DeviceClass, top: int | None = None) -> list[Entry]:
+    """The `top` entries by mean val_bpb, or all; those without one behind, oldest first."""
+    entries = device_class.entries.values()
+    return sorted(entries, key=_mean) if top is None else heapq.nsmallest(top, entries, key=_mean)
+
+
+def _mean(entry: Entry) -> float:
+    return entry.estimate.mean if entry.estimate else math.inf
 
 
 def experiment(known: DeviceClass, entry: Entry) -> Document:
@@ -191,8 +196,9 @@ def answer(found: Answer) -> Document:
 def _claimed(device_class: DeviceClass | None, name: str | None) -> Document | None:
     if device_class is None or name is None:
         return None
-    entry = device_class.entries[name]
-    assert entry.estimate is not None
+    entry = device_class.entries.get(name)
+    if entry is None or entry.estimate is None:
+        return None
     return {
         "experiment": name,
         "commit": entry.claim.commit,
