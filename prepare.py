@@ -29,6 +29,7 @@ from swarm.harness.device import Device, is_out_of_memory, lock_device
 from swarm.harness.evaluation import EvaluationError, evaluate_bpb
 from swarm.harness.loader import Loader
 from swarm.harness.probes import pick_device
+from swarm.harness.progress import Waiting
 from swarm.harness.settings import (
     EVAL_ROWS,
     MAX_SEQ_LEN,
@@ -58,6 +59,7 @@ __all__ = [
     "EvaluationError",
     "Loader",
     "PrepareError",
+    "Waiting",
     "evaluate_bpb",
     "fail",
     "is_out_of_memory",

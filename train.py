@@ -657,7 +657,8 @@ def warm_up(
         run: Any = torch.compile(model, dynamic=False) if device.compile else model
         try:
             model.attend = KERNELS[kernel](model.config, device.torch_device)
-            rows = rows_that_fit(attempt, rows, device)
+            with prepare.Waiting(f"{'compiling' if device.compile else 'warming up'} ({kernel})"):
+                rows = rows_that_fit(attempt, rows, device)
         except Exception as error:  # drivers and compilers raise whatever they like
             if kernel == device.attention[-1]:
                 raise

@@ -86,10 +86,23 @@ class Door:
         """Wait until the runner has taken the submission. Raises what it was refused with."""
         return self._checked(request)
 
-    def wait_done(self, request: str, timeout: float | None = None) -> Answer:
-        """Wait for the verdict, at most `timeout` seconds; the answer may then still be queued."""
-        answer = self._wait(request, lambda found: found.state != "queued", timeout)
-        return _raised(answer)
+    def wait_done(
+        self,
+        request: str,
+        timeout: float | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Wait for the verdict, at most `timeout` seconds; the answer may then still be queued.
+
+        `meanwhile` is called again and again, many times a second.
+        """
+
+        def enough(found: Answer) -> bool:
+            if meanwhile is not None:
+                meanwhile()
+            return found.state != "queued"
+
+        return _raised(self._wait(request, enough, timeout))
 
     def _checked(self, request: str) -> Answer:
         return _raised(self._wait(request, lambda _: True, None))

@@ -11,6 +11,7 @@ import nights
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from test_status import Floor
 from toy_swarm import Story
 
@@ -40,7 +41,7 @@ def test_a_board_is_aligned_and_no_wider_than_the_terminal(night: Leaderboard, w
     assert found[1].startswith("noise σ 0.000")
     head, rows = found[2], found[3:-1]
     assert len(rows) == len(night.classes[nights.MODEL].entries)
-    assert max(map(table.cells, found)) <= width
+    assert max(map(cell_len, found)) <= width
     at = head.index("description")
     assert all(row[at - 1] == " " != row[at] for row in rows)
     assert ("parent" in head) == (width >= 110)
@@ -86,13 +87,13 @@ def test_a_hostile_description_in_wide_characters_keeps_the_columns(tmp_path: Pa
     text = board.board(story.board, Look(datetime.now(UTC)), Style(False, 80))
     assert "\x1b" not in text
     assert "\u202e" not in text
-    assert max(table.cells(line) for line in text.splitlines()) <= 80
+    assert max(cell_len(line) for line in text.splitlines()) <= 80
 
 
 @given(st.text(), st.integers(0, 40))
 def test_whatever_is_fitted_fits(text: str, width: int) -> None:
     found = table.fit(text, width)
-    assert table.cells(found) <= max(1, width)
+    assert cell_len(found) <= max(1, width)
     assert found == table.printable(text) or found.endswith("…")
 
 

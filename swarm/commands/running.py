@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from swarm import drift, records, supervisor
@@ -10,12 +11,13 @@ from swarm import merge as merging
 from swarm import spawn as spawning
 from swarm.commands import Session, folded, say
 from swarm.commands.reading import SCREENFUL, style
+from swarm.commands.ticker import Ticker
 from swarm.errors import Refused, SwarmError
 from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.order import Order
 from swarm.paths import Paths
-from swarm.standings import DeviceClass
+from swarm.standings import DeviceClass, Entry
 from swarm.views import board as boards
 from swarm.views import documents, table
 
@@ -59,21 +61,13 @@ def spawn(session: Session) -> None:
 
 def _wait(session: Session, paths: Paths, fold: Leaderboard) -> None:
     """Comment on every verdict until the swarm comes to rest, then print the leaderboard."""
-    told: set[str] = set()
     shown = style(session)
-    missing_since = None
     try:
-        while fold.state == "running":
-            fold.refresh()
-            _comment(fold, told, shown)
-            missing_since = None if supervisor.is_running(paths) else missing_since or time.time()
-            if missing_since and time.time() - missing_since > 5 and fold.state == "running":
-                raise SwarmError("the swarm's processes are gone", "swarm recover")
-            time.sleep(_WATCH_SECONDS)
+        with Ticker(paths, fold) as ticker:
+            _comment(paths, fold, shown, ticker)
     except KeyboardInterrupt:
         say(f"\nno longer waiting; the swarm goes on. End it: swarm stop --tag {paths.tag}")
         raise
-    _comment(fold, told, shown)
     say(f"swarm {paths.tag} has {fold.state}: {fold.ended_because}\n")
     print(boards.board(fold, boards.Look(datetime.now(UTC), SCREENFUL), shown))
     _say_best(paths, fold)
@@ -81,12 +75,29 @@ def _wait(session: Session, paths: Paths, fold: Leaderboard) -> None:
         raise SwarmError(fold.ended_because, "see swarm log and swarm status")
 
 
-def _comment(fold: Leaderboard, told: set[str], shown: table.Style) -> None:
+def _comment(paths: Paths, fold: Leaderboard, shown: table.Style, ticker: Ticker) -> None:
+    told: set[str] = set()
+    missing_since = None
+    while True:
+        fold.refresh()
+        for entry in _new_verdicts(fold, told):
+            ticker.say(boards.verdict_line(entry, shown))
+        if fold.state != "running":
+            return
+        missing_since = None if supervisor.is_running(paths) else missing_since or time.time()
+        if missing_since and time.time() - missing_since > 5:
+            raise SwarmError("the swarm's processes are gone", "swarm recover")
+        ticker.tick()
+        time.sleep(_WATCH_SECONDS)
+
+
+def _new_verdicts(fold: Leaderboard, told: set[str]) -> Iterator[Entry]:
+    """Experiments that have got their verdict since the last time."""
     for device_class in fold.classes.values():
         for name, entry in device_class.entries.items():
             if entry.kind != "candidate" and name not in told:
                 told.add(name)
-                say(boards.verdict_line(entry, shown))
+                yield entry
 
 
 def _say_best(paths: Paths, fold: Leaderboard) -> None:
@@ -166,17 +177,23 @@ def noise(session: Session) -> None:
     wanted = {known.name: _calibrations(known) + count for known in fold.classes.values()}
     fold.journal.append(records.Control(action="calibrate", count=count))
     say(f"{count} replicates of the incumbent asked for (swarm status shows the noise)")
-    while session.arguments.wait and fold.state == "running":
-        fold.refresh()
-        if all(
-            _calibrations(known) >= wanted[known.name] or not _can_repeat(known)
-            for known in fold.classes.values()
-        ):
-            break
-        time.sleep(_WATCH_SECONDS)
     if session.arguments.wait:
+        _wait_for_calibrations(paths, fold, wanted)
         for known in fold.classes.values():
             print(f"{known.name}: {table.noise(documents.noise(known))}")
+
+
+def _wait_for_calibrations(paths: Paths, fold: Leaderboard, wanted: dict[str, int]) -> None:
+    with Ticker(paths, fold) as ticker:
+        while fold.state == "running":
+            fold.refresh()
+            if all(
+                _calibrations(known) >= wanted[known.name] or not _can_repeat(known)
+                for known in fold.classes.values()
+            ):
+                return
+            ticker.tick()
+            time.sleep(_WATCH_SECONDS)
 
 
 def _can_repeat(known: DeviceClass) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from swarm import records
 from swarm.commands import Session, folded, print_json
 from swarm.commands.reading import find, style
+from swarm.commands.ticker import Ticker
 from swarm.errors import Refused, UsageError
 from swarm.locks import ProcessLock
 from swarm.mailbox import Answer
@@ -40,15 +41,30 @@ def evaluate(session: Session) -> None:
     request = door.submit(session.arguments.message)
     answer = door.wait_accepted(request)
     if not session.arguments.no_wait:
-        answer = door.wait_done(request)
+        answer = _wait(session, door, request, None)
     _print(session, answer)
+
+
+def _wait(session: Session, door: Door, request: str, timeout: float | None) -> Answer:
+    """Wait for a verdict; a person at a terminal sees how far the trial is."""
+    if not sys.stderr.isatty():
+        return door.wait_done(request, timeout)
+    paths = session.paths
+    fold = folded(paths)
+
+    def meanwhile() -> None:
+        fold.refresh()
+        ticker.tick([door.desk.worker])
+
+    with Ticker(paths, fold) as ticker:
+        return door.wait_done(request, timeout, meanwhile)
 
 
 def result(session: Session) -> None:
     name = session.arguments.experiment
     if name is None:
         door = _door(session)
-        _print(session, door.wait_done(door.last_request(), session.arguments.wait or 0.0))
+        _print(session, _wait(session, door, door.last_request(), session.arguments.wait or 0.0))
         return
     _print(session, _await_verdict(session, name))
 

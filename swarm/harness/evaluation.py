@@ -14,6 +14,7 @@ from swarm.harness import budget, weights
 from swarm.harness.dataset import Dataset
 from swarm.harness.device import Device
 from swarm.harness.loader import to_device
+from swarm.harness.progress import Waiting
 from swarm.harness.settings import SCALES, PrepareError, write_atomic
 from swarm.harness.tokenizer import Tokenizer
 
@@ -58,7 +59,7 @@ def evaluate_bpb(
     training = bool(getattr(model, "training", False))
     if training:
         model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), Waiting("evaluating"):
         batch_size = min(batch_size, SCALES[dataset.scale].eval_rows)
         nats = nats_of_rows(model, rows, batch_size, device, tokenizer)
     if training:

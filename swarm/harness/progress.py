@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import Any
@@ -41,3 +42,41 @@ class Progress:
                 self.said = time.monotonic()
                 share = f", {100 * self.done / self.total:.0f} %" if self.total else ""
                 log(f"{self.label}: {note or f'{self.done / 1e6:.0f} M{self.unit}'}{share}")
+
+
+class Waiting:
+    """What nobody can tell the progress of, on stderr: the seconds that it has taken so far.
+
+    On a terminal they are redrawn every second and gone in the end; else a line now and then.
+    """
+
+    def __init__(self, label: str, seconds: float | None = None) -> None:
+        self.label, self.live = label, sys.stderr.isatty()
+        self.every = seconds or (1.0 if self.live else 10.0)
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._tell, name=label, daemon=True)
+
+    def __enter__(self) -> Waiting:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _tell(self) -> None:
+        started, told = time.monotonic(), False
+        while not self.over.wait(self.every):
+            text = f"{self.label}: {time.monotonic() - started:.0f} s"
+            told = True
+            if self.live:
+                _redraw(text)
+            else:
+                log(text)
+        if told and self.live:
+            _redraw("")
+
+
+def _redraw(text: str) -> None:
+    sys.stderr.write(f"\r\033[K{text}")
+    sys.stderr.flush()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from swarm.harness.progress import Progress
+from swarm.harness.progress import Progress, Waiting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,18 +36,21 @@ class Tokenizer:
         """Learn merges from `texts`; a tiny corpus may yield fewer than `vocab_size` tokens."""
         import rustbpe
 
-        def capped() -> Iterator[str]:
-            used = 0
-            with Progress("reading text for the tokenizer", " characters") as progress:
-                for text in texts:
-                    yield text
-                    used += len(text)
-                    progress.update(len(text))
-                    if used >= TOKENIZER_CHARS:
-                        return
+        with ExitStack() as learning:
 
-        trainer = rustbpe.Tokenizer()
-        trainer.train_from_iterator(capped(), vocab_size - len(SPECIALS), pattern=SPLIT_PATTERN)
+            def capped() -> Iterator[str]:
+                used = 0
+                with Progress("reading text for the tokenizer", " characters") as progress:
+                    for text in texts:
+                        yield text
+                        used += len(text)
+                        progress.update(len(text))
+                        if used >= TOKENIZER_CHARS:
+                            break
+                learning.enter_context(Waiting("learning tokens"))
+
+            trainer = rustbpe.Tokenizer()
+            trainer.train_from_iterator(capped(), vocab_size - len(SPECIALS), pattern=SPLIT_PATTERN)
         ranks = sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])
         return cls(SPLIT_PATTERN, [bytes(token) for token, _ in ranks])
 

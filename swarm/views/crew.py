@@ -50,22 +50,22 @@ def worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Documen
         "experiments": state.experiments,
         "best_val_bpb": state.best_val_bpb,
         "duty_cycle": _duty_cycle(fold, state, now),
-        "trial": _trial(paths, fold, state, now) if alive else None,
+        "trial": trial(paths, fold, state, now) if alive else None,
     }
 
 
-def _trial(paths: Paths, fold: Leaderboard, state: WorkerState, now: datetime) -> Document | None:
+def trial(paths: Paths, fold: Leaderboard, state: WorkerState, now: datetime) -> Document | None:
     """The trial that runs on a worker's device, and how far it is; `None`: none does."""
     if state.open_trial is None:
         return None
-    trial = fold.trials[state.open_trial]
-    found = live.of(paths.trial(trial.id) / "run.log")
+    running = fold.trials[state.open_trial]
+    found = live.of(paths.trial(running.id) / "run.log")
     return {
-        "trial": trial.id,
-        "experiment": trial.experiment,
-        "purpose": trial.purpose,
-        "description": fold.claims[trial.experiment].description,
-        "seconds": round((now - trial.started).total_seconds(), 1),
+        "trial": running.id,
+        "experiment": running.experiment,
+        "purpose": running.purpose,
+        "description": fold.claims[running.experiment].description,
+        "seconds": round((now - running.started).total_seconds(), 1),
         "phase": found.phase if found else "starting",
         "step": found.step if found else None,
         "percent": found.percent if found else 0.0,
