@@ -153,7 +153,7 @@ def command_lines(workers: int, seconds: float) -> Iterator[Row]:
         subprocess.run(
             [*SWARM, "pause"], cwd=root, env=environment, check=True, capture_output=True
         )
-        time.sleep(5)
+        until(lambda: not running(root))
         before, at = runners_seconds(root), time.perf_counter()
         time.sleep(seconds)
         used = (runners_seconds(root) - before) / (time.perf_counter() - at) / workers
@@ -177,6 +177,13 @@ def runners_seconds(root: Path) -> float:
             times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def running(root: Path) -> list[records.AnyRecord]:
+    """The starts of trials that have not ended."""
+    lines = journal(root)
+    ended = {line.trial for line in lines if isinstance(line, records.TrialFinished)}
+    return [x for x in lines if isinstance(x, records.TrialStarted) and x.trial not in ended]
 
 
 def median(seconds: list[float]) -> str:
