@@ -76,6 +76,22 @@ def test_below_a_cut_board_stands_what_the_swarm_rests_on(night: Leaderboard) ->
     assert not any(line.startswith("…") for line in lines(night, 80, top=1000))
 
 
+def test_an_experiment_tells_its_effect_with_its_error(night: Leaderboard) -> None:
+    known = night.classes[nights.MODEL]
+    entry = next(e for e in known.entries.values() if e.base and e.estimate and len(e.values) == 1)
+    assert entry.base is not None
+    assert entry.base.estimate is not None
+    difference = entry.values[0] - entry.base.estimate.mean
+    error = known.noise.sd * (1 + 1 / entry.base.estimate.replicates) ** 0.5
+    text = board.experiment(night, entry, Style(False, 80))
+    way = "higher" if difference > 0 else "lower"
+    assert (
+        f"effect   {abs(difference):.6f} ± {error:.6f} {way} than {entry.base.experiment}" in text
+    )
+    crash = next(e for e in known.entries.values() if e.kind == "crash")
+    assert "effect" not in board.experiment(night, crash, Style(False, 80))
+
+
 def test_a_hostile_description_in_wide_characters_keeps_the_columns(tmp_path: Path) -> None:
     story = Story(tmp_path / "a user's repo")
     claim = story.board.claims["e0"]

@@ -44,7 +44,7 @@ def board(fold: Leaderboard, look: Look, style: Style) -> str:
 
 def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
     """One experiment: what, why, and its trials."""
-    claim = entry.claim
+    claim, known = entry.claim, fold.classes[fold.home_class(entry.experiment)]
     who = f"{claim.worker}, {claim.agent}" if claim.worker else "the starting point"
     lines = [
         f"{claim.experiment}  {style.word(entry.kind)}  {printable(claim.description)}",
@@ -52,12 +52,13 @@ def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
         f"who      {who}, {claim.time:%Y-%m-%d %H:%M:%S} UTC",
         f"commit   {claim.commit}" + (f", on {claim.parent}" if claim.parent else ""),
     ]
+    lines += [_effect(known, entry)] if entry.base else []
     if entry.metrics.num_steps:
         speed = entry.metrics.tokens_per_second or 0
         lines.append(f"speed    {entry.metrics.num_steps} steps, {speed:,.0f} tokens/s")
     if entry.bill:
-        known = entry.bill.known_usd
-        price = "at no known price" if known is None else f"{usd(known)} USD"
+        dollars = entry.bill.known_usd
+        price = "at no known price" if dollars is None else f"{usd(dollars)} USD"
         lines.append(f"cost     {price}, {tokens(entry.bill.tokens)} tokens")
     for trial in entry.trials:
         found = "" if trial.val_bpb is None else f"  val_bpb {trial.val_bpb:.6f}"
@@ -69,6 +70,20 @@ def experiment(fold: Leaderboard, entry: Entry, style: Style) -> str:
             f" seed {trial.seed}{purpose}, {trial.seconds:.0f} s{found}{verified}{slow}"
         )
     return "\n".join(lines)
+
+
+def _effect(known: DeviceClass, entry: Entry) -> str:
+    """What it did to the val_bpb of what it is judged against, over all trials of both."""
+    assert entry.base is not None
+    if entry.estimate is None or entry.base.estimate is None:
+        return f"effect   not known, on {entry.base.experiment}"
+    gain, error = history.gain(known, entry, entry.base)
+    lower = "lower" if gain >= 0 else "higher"
+    sigmas = abs(gain) / known.noise.sd
+    return (
+        f"effect   {abs(gain):.6f} ± {error:.6f} {lower} than {entry.base.experiment}"
+        f" ({sigmas:.1f} σ of one trial)"
+    )
 
 
 def verdict_line(entry: Entry, style: Style) -> str:
