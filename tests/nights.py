@@ -5,6 +5,7 @@ Their numbers are those of published swarms (σ, effects, crashes); their words 
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -89,6 +90,7 @@ class _Teller:
                 branch=self.paths.branch(line.worker),
                 worktree=str(self.paths.worktree(line.worker)),
             )  # fmt: skip
+            yield records.AgentEvent(worker=line.worker, state="started")
         elif isinstance(line, records.Claim):
             yield from self.claim(line)
         elif isinstance(line, records.TrialStarted):
@@ -114,7 +116,7 @@ class _Teller:
         text = idea.format(x=self.random.uniform(0.01, 0.9), n=self.random.randrange(3, 9))
         number = int(line.experiment.removeprefix("e"))
         yield replace(
-            line, agent=agent, commit=f"{number:040x}", description=text,
+            line, agent=agent, commit=_hash(line.experiment), description=text,
             fingerprint=f"{number:032x}", seedless=f"{number:032x}",
         )  # fmt: skip
 
@@ -138,3 +140,8 @@ class _Teller:
                 depth=8,
             ),
         )  # fmt: skip
+
+
+def _hash(name: str) -> str:
+    """What looks like a commit."""
+    return hashlib.sha1(name.encode()).hexdigest()
