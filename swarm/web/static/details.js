@@ -22,7 +22,7 @@ export class Details {
       if (this.dialog.open) this.dialog.close();
       return;
     }
-    if (this.name !== name) this.body.replaceChildren(el("h2", { id: "details-title" }, name));
+    if (this.name !== name) this.body.replaceChildren(this.head({ experiment: name }));
     this.name = name;
     if (!this.dialog.open) this.dialog.showModal();
     await this.refresh();

@@ -52,13 +52,13 @@ store.addEventListener("update", ({ detail }) => {
 function describe() {
   const { known, shown, status } = store;
   const { baseline, incumbent } = known;
-  const kept = progress.kept.length, failed = progress.failed.length;
+  const kept = Math.max(0, progress.kept.length - 1), failed = progress.failed.length; // without the baseline
   const fell = baseline && incumbent && incumbent.experiment !== "e0"
     ? ` val_bpb came from ${bpb(baseline.mean)} to ${bpb(incumbent.mean)} (${signed((100 * (incumbent.mean - baseline.mean)) / baseline.mean, 2)} %) in ${progress.lineage.length - 1} kept steps.`
     : "";
   const noise = ` σ of a trial is ${known.noise.sd.toFixed(6)}.`;
   const drift = known.drift ? ` Held-out: ${known.drift.text}.` : "";
-  say(byId("progress-text"), `${count(shown.length)} experiments: ${count(kept)} kept, ${count(failed)} failed.${fell}${noise}${drift}`);
+  say(byId("progress-text"), `${count(shown.length - 1)} experiments: ${count(kept)} kept, ${count(failed)} failed.${fell}${noise}${drift}`);
   const busy = status.workers.map((worker) => `${worker.name} ${percent(worker.duty_cycle)}`);
   say(byId("strip-text"), `${count(store.trials.length)} trials. Busy: ${busy.slice(0, 8).join(", ")}${busy.length > 8 ? ", …" : ""}.`);
 }

@@ -40,7 +40,8 @@ export class Progress extends Chart {
       else if (failed[verdict[row]]) this.failed.push(i);
     });
     this.lineage = this.store.lineage().map((row) => this.at.get(row));
-    this.axes.number.extend(0, Math.max(1, ...this.xs.number.slice(-1)) * 1.01);
+    const last = Math.max(1, this.xs.number.at(-1) ?? 1);
+    this.axes.number.extend(-0.01 * last, 1.01 * last);
     this.focus();
     this.redraw();
   }
@@ -119,7 +120,7 @@ export class Progress extends Chart {
     context.textBaseline = "top";
     const marks = this.mode === "time"
       ? timeTicks(low, high, wide, this.store.began)
-      : ticks(low, high, wide).values.filter(Number.isInteger).map((value) => [value, value.toLocaleString("en-US")]);
+      : ticks(low, high, wide).values.filter((value) => value >= 0 && Number.isInteger(value)).map((value) => [value, value.toLocaleString("en-US")]);
     for (const [value, text] of marks) context.fillText(text, this.x(value), this.bottom + 9);
     const { baseline } = this.store.known;
     if (!baseline) return;

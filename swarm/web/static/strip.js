@@ -34,7 +34,8 @@ export class Strip extends Chart {
 
   /** Time has passed: the axis and what runs are longer. */
   grow() {
-    this.axis.extend(0, Math.max(1, this.store.status.elapsed * 1.01));
+    const last = Math.max(1, this.store.status.elapsed);
+    this.axis.extend(-0.01 * last, 1.01 * last);
     this.redraw();
   }
 
