@@ -13,6 +13,7 @@ import msgspec
 
 from swarm import drift
 from swarm.errors import Refused, SwarmError
+from swarm.garbage import without_collection
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.paths import Paths
@@ -63,7 +64,8 @@ class Feed:
     def whole(self) -> bytes:
         """All of it, as compressed JSON. Raises `SwarmError` where nothing could be read yet."""
         if self._whole[0] != self._mark or not self._whole[1]:
-            encoded = msgspec.json.encode(self._since(self._known(), 0))
+            with without_collection():
+                encoded = msgspec.json.encode(self._since(self._known(), 0))
             self._whole = self._mark, gzip.compress(encoded, _COMPRESSION, mtime=0)
         return self._whole[1]
 
@@ -162,7 +164,8 @@ class Feed:
             self.trouble = str(error)
             return
         self._changes, self._epoch = Changes(fold), secrets.token_hex(4)
-        self._changes.take()
+        with without_collection():
+            self._changes.take()
         self._damaged, self.trouble = None, ""
 
     # ---- what is told --------------------------------------------------------------------------

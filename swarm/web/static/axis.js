@@ -51,7 +51,7 @@ export function ticks(low, high, wanted) {
   const size = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * size).find((n) => n >= rough) ?? 10 * size;
   const values = [];
-  for (let i = Math.ceil(low / step); i * step <= high + step * 1e-9; i += 1) values.push(i * step);
+  for (let i = Math.ceil(low / step); i * step <= high + step * 1e-9; i += 1) values.push(i * step + 0);  // never -0
   return { values, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }
 

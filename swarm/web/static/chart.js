@@ -4,6 +4,7 @@
 import { colours, el, say } from "./dom.js";
 
 const DRAG = 6; // pixels, before a press becomes a drag
+const DOUBLE = 220; // milliseconds, within which a click may become a double one
 
 export class Chart {
   /** `axis` is the horizontal one; `open("e17")` is called for what is clicked. */
@@ -116,7 +117,7 @@ export class Chart {
     on("click", (event) => {
       if (event.pointerType === "touch") this.choose(this.pick(...at(event), 24));
     });
-    on("dblclick", () => this.reset());
+    on("dblclick", () => { clearTimeout(this.opening); this.reset(); });
     // A page scrolls with the wheel: it zooms once the chart is chosen, or with Ctrl (a pinch).
     on("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey && document.activeElement !== this.host) return;
@@ -148,7 +149,8 @@ export class Chart {
     if (box) this.zoomTo(box);
     else {
       const found = this.pick(...at);
-      if (found !== null) this.choose(found);
+      clearTimeout(this.opening); // a second press may follow, which resets the zoom
+      this.opening = setTimeout(() => this.choose(found), DOUBLE);
     }
     this.schedule("overlay");
   }

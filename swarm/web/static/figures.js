@@ -93,16 +93,18 @@ function experiments(store) {
 function devices(status) {
   const cycles = status.workers.map((worker) => worker.duty_cycle).filter((cycle) => cycle !== null);
   const mean = cycles.length ? cycles.reduce((sum, cycle) => sum + cycle, 0) / cycles.length : null;
+  const hours = status.spend.device_hours;
   const training = status.workers.filter((worker) => worker.trial).length;
   return {
     name: "Duty cycle",
     value: percent(mean, 1),
-    more: `${training} of ${status.workers.length} train · ${status.spend.device_hours.toFixed(1)} device-h`,
+    more: `${training} of ${status.workers.length} train · ${hours < 100 ? hours.toFixed(1) : count(Math.round(hours))} device-h`,
   };
 }
 
 function cost(status) {
   const { spend } = status;
+  if (!spend.usd && !spend.tokens) return { name: "Cost", value: "–", more: "no model, no price of a device" };
   const each = spend.usd_per_experiment === null ? "" : ` · ${usd(spend.usd_per_experiment)} each`;
   const more = spend.unpriced_tokens ? `${short(spend.unpriced_tokens)} tokens have no known price` : `${short(spend.tokens)} tokens${each}`;
   return { name: "Cost", value: usd(spend.usd), unit: spend.max_usd === null ? "" : `of ${usd(spend.max_usd)}`, more };

@@ -160,13 +160,16 @@ export class Progress extends Chart {
 
   drawFailed(context) {
     context.fillStyle = this.colour.crash;
-    const seen = new Set();
+    const [low, high] = this.axis.range, [first, last] = this.axis.full;
+    const seen = new Set(), crowd = (this.failed.length * (high - low)) / (last - first);
+    context.globalAlpha = Math.max(0.3, Math.min(1, 250 / crowd));
     for (const i of this.failed) {
       const x = Math.round(this.x(this.xs[this.mode][i]));
       if (x < this.margins.left || x > this.right || seen.has(x)) continue;
       seen.add(x);
       context.fillRect(x, this.bottom - 7, 1.5, 7);
     }
+    context.globalAlpha = 1;
   }
 
   drawKept(context) {

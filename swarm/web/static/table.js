@@ -27,6 +27,7 @@ export class Table {
     this.pages = new Map();
     this.total = 0;
     this.focused = 0;
+    this.wanted = null; // the place that is to have the focus
     this.scroller = byId("scroller");
     this.body = byId("rows");
     this.above = el("tr", { "aria-hidden": "true" }, el("td", { colspan: COLUMNS.length }));
@@ -108,7 +109,8 @@ export class Table {
     const from = Math.max(0, this.first() - AROUND);
     const seen = Math.ceil(this.scroller.clientHeight / HEIGHT) + 2 * AROUND;
     const to = Math.min(this.total, from + seen);
-    const active = this.body.contains(document.activeElement) ? this.focused : null;
+    if (this.body.contains(document.activeElement)) this.wanted = this.focused;
+    else if (document.activeElement !== document.body) this.wanted = null;
     const rows = [];
     for (let place = from; place < to; place += 1) {
       const page = Math.floor(place / PAGE);
@@ -121,7 +123,17 @@ export class Table {
     this.body.parentElement.setAttribute("aria-rowcount", this.total + 1);
     this.body.replaceChildren(this.above, ...rows, this.below);
     if (!this.total) this.above.after(el("tr", {}, el("td", { colspan: COLUMNS.length, class: "none" }, "Nothing is found.")));
-    if (active !== null) this.focus(active);
+    this.regain();
+  }
+
+  /** Rows are made anew: the focus goes back to the one that had it, once that is there. */
+  regain() {
+    const link = this.wanted === null ? null : this.body.querySelector(`tr[data-place="${this.wanted}"] a`);
+    if (!link) return;
+    for (const other of this.body.querySelectorAll('a[tabindex="0"]')) other.tabIndex = -1;
+    link.tabIndex = 0;
+    link.focus({ preventScroll: true });
+    this.wanted = null;
   }
 
   async load(page) {
@@ -175,10 +187,8 @@ export class Table {
     const top = place * HEIGHT, { scrollTop, clientHeight } = this.scroller;
     if (top < scrollTop) this.scroller.scrollTop = top;
     else if (top + 3 * HEIGHT > scrollTop + clientHeight) this.scroller.scrollTop = top + 3 * HEIGHT - clientHeight;
-    const link = this.body.querySelector(`tr[data-place="${place}"] a`);
-    if (!link) return this.show();
-    for (const other of this.body.querySelectorAll('a[tabindex="0"]')) other.tabIndex = -1;
-    link.tabIndex = 0;
-    link.focus({ preventScroll: true });
+    this.wanted = place;
+    if (this.body.querySelector(`tr[data-place="${place}"] a`)) this.regain();
+    else this.show();
   }
 }
