@@ -2,14 +2,15 @@
 // and the pointer and keys that zoom and choose.
 
 import { colours, el, say } from "./dom.js";
+import { json } from "./feed.js";
 
 const DRAG = 6; // pixels, before a press becomes a drag
 const DOUBLE = 220; // milliseconds, within which a click may become a double one
 
 export class Chart {
   /** `axis` is the horizontal one; `open("e17")` is called for what is clicked. */
-  constructor(host, tip, axis, { margins, palette, open }) {
-    Object.assign(this, { host, tip, margins, palette, open });
+  constructor(host, tip, axis, { store, margins, palette, open }) {
+    Object.assign(this, { host, tip, store, margins, palette, open });
     this.base = el("canvas", { "aria-hidden": "true" });
     this.overlay = el("canvas", { "aria-hidden": "true" });
     this.readout = el("p", { class: "readout", "aria-live": "polite" });
@@ -196,7 +197,7 @@ export class Chart {
     this.schedule("overlay");
     const [title, ...lines] = this.describe(item);
     say(this.readout, [title, ...lines].join(" · "));
-    this.more?.(item, (text) => this.selected === item && say(this.readout, [title, ...lines, text].join(" · ")));
+    this.words(item, (text) => this.selected === item && say(this.readout, [title, ...lines, text].join(" · ")));
   }
 
   hover(item, at = null) {
@@ -211,9 +212,18 @@ export class Chart {
       this.tip.hidden = false;
       const text = el("p", { class: "words" });
       this.tip.append(text);
-      this.more?.(item, (found) => { text.textContent = found; if (this.hovered === item) this.put(at); });
+      this.words(item, (found) => { text.textContent = found; if (this.hovered === item) this.put(at); });
     }
     this.put(at);
+  }
+
+  /** The words of an experiment are fetched when somebody looks at it. */
+  async words(item, then) {
+    try {
+      const found = await json(`/api/row/${this.nameOf(item)}?device_class=${this.store.deviceClass}`);
+      then(found.description);
+    } catch { // the connection says so itself
+    }
   }
 
   /** The tip beside the pointer, where the window has room for it. */

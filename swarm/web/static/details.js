@@ -115,13 +115,14 @@ function part(title, content) {
   return el("section", {}, el("h3", {}, title), content);
 }
 
-/** The lines of a unified diff, each in the colour of what it is. */
+/** The lines of a unified diff, each in the colour of what it is; git's own words are left out. */
 function diff(text) {
   const made = el("pre", { class: "diff", tabindex: 0, "aria-label": "unified diff" });
   let inHunk = false;
   for (const line of text.replace(/\n$/, "").split("\n")) {
     if (line.startsWith("diff ")) inHunk = false;
     if (line.startsWith("@@")) inHunk = true;
+    if (/^(diff|index) /.test(line) && !inHunk) continue;
     const kind = !inHunk ? "file" : { "@": "hunk", "+": "add", "-": "del" }[line[0]] ?? "same";
     made.append(el("span", { class: kind }, `${line}\n`));
   }

@@ -60,7 +60,7 @@ function incumbent(known) {
   if (!baseline || top.experiment === "e0") return { ...found, more: "the baseline" };
   const gain = top.mean - baseline.mean;
   const sigmas = Math.abs(gain) / noise.sd;
-  return { ...found, more: `${signed(gain)} (${signed((100 * gain) / baseline.mean, 2)} %, ${sigmas.toFixed(1)} σ)` };
+  return { ...found, more: `${signed(gain)} (${signed((100 * gain) / baseline.mean, 2)} %, ${sigmas.toFixed(sigmas < 100 ? 1 : 0)} σ)` };
 }
 
 function best(known) {

@@ -2,8 +2,8 @@
 
 import { ticks, timeTicks } from "./axis.js";
 import { Chart, firstAt } from "./chart.js";
-import { json } from "./feed.js";
 import { bpb, moment, signed } from "./format.js";
+import { circle, disc, line } from "./ink.js";
 import { Raster, packed } from "./raster.js";
 
 const PALETTE = ["ink", "muted", "line", "tried", "keep", "keep-soft", "crash", "heldout", "select", "card"];
@@ -13,9 +13,9 @@ const FAILED = new Set(["crash", "timeout", "rejected"]);
 export class Progress extends Chart {
   constructor(host, tip, axes, store, open) {
     super(host, tip, axes.number, {
-      margins: { left: 64, right: 18, top: 14, bottom: 26 }, palette: PALETTE, open,
+      store, margins: { left: 64, right: 18, top: 14, bottom: 26 }, palette: PALETTE, open,
     });
-    Object.assign(this, { axes, store, mode: "number", raster: new Raster(), y: null });
+    Object.assign(this, { axes, mode: "number", raster: new Raster(), y: null });
     this.arrange();
   }
 
@@ -299,16 +299,6 @@ export class Progress extends Chart {
     return lines;
   }
 
-  /** The words of an experiment are fetched when somebody looks at it. */
-  async more(i, then) {
-    const row = this.rowOf(i);
-    try {
-      const found = await json(`/api/row/${this.store.name(row)}?device_class=${this.store.deviceClass}`);
-      then(found.description);
-    } catch { // the connection says so itself
-    }
-  }
-
   wheel(factor, [x, y], vertical) {
     if (!vertical) return super.wheel(factor, [x]);
     const [low, high] = this.range, at = this.valueOf(y);
@@ -333,23 +323,4 @@ export class Progress extends Chart {
     this.y = null;
     super.reset();
   }
-}
-
-function line(context, x0, y0, x1, y1) {
-  context.beginPath();
-  context.moveTo(x0, y0);
-  context.lineTo(x1, y1);
-  context.stroke();
-}
-
-function disc(context, x, y, radius) {
-  context.beginPath();
-  context.arc(x, y, radius, 0, 2 * Math.PI);
-  context.fill();
-}
-
-function circle(context, x, y, radius) {
-  context.beginPath();
-  context.arc(x, y, radius, 0, 2 * Math.PI);
-  context.stroke();
 }

@@ -2,7 +2,6 @@
 
 import { timeTicks } from "./axis.js";
 import { Chart, firstAt } from "./chart.js";
-import { json } from "./feed.js";
 import { bpb, duration, moment } from "./format.js";
 import { Raster, packed } from "./raster.js";
 
@@ -12,9 +11,9 @@ const FAILED = new Set(["crash", "timeout", "rejected"]);
 export class Strip extends Chart {
   constructor(host, tip, axes, store, open) {
     super(host, tip, axes.time, {
-      margins: { left: 64, right: 18, top: 4, bottom: 24 }, palette: PALETTE, open,
+      store, margins: { left: 64, right: 18, top: 4, bottom: 24 }, palette: PALETTE, open,
     });
-    Object.assign(this, { store, raster: new Raster(), lanes: [] });
+    Object.assign(this, { raster: new Raster(), lanes: [] });
   }
 
   /** The store has changed: sort the trials into lanes, in the order of their starts. */
@@ -172,13 +171,5 @@ export class Strip extends Chart {
     const when = moment(new Date(this.store.began.getTime() + start[trial] * 1000));
     lines.push(`${this.store.status.lanes[worker[trial]]}, ${when}, ${duration(took)}`);
     return lines;
-  }
-
-  async more(trial, then) {
-    try {
-      const name = `e${this.store.trials.data.experiment[trial]}`;
-      then((await json(`/api/row/${name}?device_class=${this.store.deviceClass}`)).description);
-    } catch { // the connection says so itself
-    }
   }
 }

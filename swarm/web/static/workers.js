@@ -67,9 +67,11 @@ function fill(parts, worker) {
   const best = worker.best_val_bpb === null ? "" : ` · best ${bpb(worker.best_val_bpb)}`;
   const cost = worker.usd ? ` · ${usd(worker.usd)}` : "";
   say(parts.sums, `${worker.experiments} exps${best} · ${percent(worker.duty_cycle)} busy${cost}`);
-  const reasons = [worker.reason, worker.agent_reason].filter((text, i, all) => text && all.indexOf(text) === i);
-  if (worker.direction) reasons.unshift(`looks into ${worker.direction}`);
-  say(parts.reason, trial && !worker.agent_reason ? "" : reasons.join("; "));
+  // While it trains, only what hinders its agent is worth a line.
+  const hindered = !["working", "starting", "ended", ""].includes(worker.agent_state);
+  const reasons = new Set([trial ? "" : worker.reason, hindered || !trial ? worker.agent_reason : ""]);
+  if (worker.direction) reasons.add(`looks into ${worker.direction}`);
+  say(parts.reason, [...reasons].filter(Boolean).join("; "));
   parts.reason.title = parts.reason.textContent;
 }
 
