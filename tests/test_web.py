@@ -32,6 +32,7 @@ from swarm.web.server import Server, bind
 from swarm.web.table import Query
 
 BIG = 300
+MOVES = ("better", "worse", "crash", "open", "again", "start", "finish")
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +182,7 @@ def merged(known: dict[str, dict[int, dict[str, Any]]], update: Any) -> None:
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    moves=st.lists(
-        st.sampled_from(["better", "worse", "crash", "open", "again", "look"]), max_size=12
-    )
-)
+@given(moves=st.lists(st.sampled_from([*MOVES, "look", "look"]), max_size=12))
 def test_updates_add_up_to_the_whole(
     tmp_path_factory: pytest.TempPathFactory, moves: list[str]
 ) -> None:
@@ -194,22 +191,36 @@ def test_updates_add_up_to_the_whole(
     feed = Feed(story.paths)
     feed.poll()
     known: dict[str, dict[int, dict[str, Any]]] = {"experiments": {}, "trials": {}}
-    mark = ""
+    mark, running = "", list[str]()
     for move in [*moves, "look"]:
         score = 1.0 - 0.01 * len(story.board.claims)
         if move in ("better", "worse", "crash"):
             story.experiment("cpu1", {"better": score, "worse": 2.0, "crash": None}[move])
         elif move == "open":
             story.claim("cpu2")
+        elif move == "start":
+            running.append(f"t{len(story.board.trials)}")
+            story.tell(
+                records.TrialStarted(
+                    trial=running[-1], experiment=story.claim("cpu0"), worker="cpu0",
+                    device_class="CPU", seed=1,
+                )
+            )  # fmt: skip
+        elif move == "finish" and running:
+            story.tell(
+                records.TrialFinished(
+                    trial=running.pop(0), outcome="ok", seconds=9.0, val_bpb=score
+                )
+            )
         elif move == "again":
             top = story.board.classes["CPU"].incumbent or "e0"
             story.trial(top, "cpu3", score + 0.02)
-        elif not mark:
+        elif move == "look" and not mark:
             feed.poll()
             update = json.loads(gzip.decompress(feed.whole()))
             mark = update["id"]
             merged(known, update)
-        else:
+        elif move == "look":
             feed.poll()
             mark, encoded = feed.since(mark)
             merged(known, json.loads(encoded))
@@ -324,8 +335,9 @@ def test_several_device_classes_are_kept_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_it_is_read_only(url: str, method: str) -> None:
-    answer, _ = request(url, "/api/swarm", method)
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    for path in ("/api/swarm", "/nothing"):
+        answer, _ = request(url, path, method)
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize(

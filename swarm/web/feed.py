@@ -189,9 +189,10 @@ class Feed:
         """The document of `swarm status`, with what only people are shown."""
         fold, now = changes.fold, self._clock()
         assert fold.swarm is not None and fold.config is not None and fold.started is not None
-        last = [w.last_result for w in fold.workers.values() if w.last_result]
-        end = now if fold.state == "running" else max(last, default=fold.started)
         document = documents.status(self._paths, fold, now)
+        lives = document["supervisor"] or any(worker["pid"] for worker in document["workers"])
+        last = [w.last_result for w in fold.workers.values() if w.last_result]
+        end = now if lives and fold.state == "running" else max(last, default=fold.started)
         drifts = self._drift(changes)
         for shown, known, drifted in zip(
             document["device_classes"], fold.classes.values(), drifts, strict=True
@@ -205,6 +206,7 @@ class Feed:
             }
         return document | {
             "began": fold.swarm.time.isoformat(),
+            "lives": lives,
             "elapsed": round((end - fold.swarm.time).total_seconds()),
             "seconds": round((end - fold.started).total_seconds()),
             "trial_seconds": fold.config.seconds,

@@ -38,6 +38,7 @@ export class Chart {
   resize() {
     this.ratio = devicePixelRatio || 1;
     this.width = this.host.clientWidth;
+    this.margins.left = this.width < 500 ? 46 : 64;
     this.height = this.host.clientHeight;
     for (const canvas of [this.base, this.overlay]) {
       canvas.width = Math.round(this.width * this.ratio);
@@ -71,7 +72,6 @@ export class Chart {
   }
 
   drawOver(context) {
-    const { left, top } = this.margins;
     if (this.box) {
       const [x0, y0, x1, y1] = this.box;
       context.fillStyle = this.colour.select;
@@ -80,7 +80,6 @@ export class Chart {
     for (const item of new Set([this.selected, this.hovered])) {
       if (item !== null) this.mark(context, item);
     }
-    context.clearRect(0, 0, left, top);
   }
 
   // ---- coordinates -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ export function showHead(store) {
   state.hidden = false;
   state.dataset.state = orphan ? "orphan" : status.state;
   say(state, status.state);
-  say(byId("why"), orphan ? "without its supervisor: swarm recover starts it again" : status.reason);
+  say(byId("why"), orphan ? "without its supervisor; swarm recover starts it again" : status.reason);
   const choice = byId("device-class");
   byId("classes").hidden = status.device_classes.length < 2;
   if (choice.options.length !== status.device_classes.length) {
@@ -114,5 +114,5 @@ function time(status) {
   const began = new Date(status.began);
   const limit = status.max_hours === null ? "" : `of ${status.max_hours} h`;
   const since = `since ${began.toLocaleString(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" })}`;
-  return { name: status.state === "running" ? "Running" : "Ran", value: duration(status.seconds), unit: limit, more: since };
+  return { name: status.lives ? "Running" : "Ran", value: duration(status.seconds), unit: limit, more: since };
 }

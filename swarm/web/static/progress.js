@@ -87,10 +87,10 @@ export class Progress extends Chart {
   draw(context) {
     if (!this.xs) return;
     this.drawGrid(context);
-    const { left, top } = this.margins;
+    const { left } = this.margins;
     context.save();
     context.beginPath();
-    context.rect(left, 0, this.right - left, this.bottom + 6);
+    context.rect(left - 9, 0, this.right - left + 18, this.bottom + 6);
     context.clip();
     this.drawTried(context);
     this.drawFailed(context);
@@ -98,7 +98,6 @@ export class Progress extends Chart {
     this.drawLineage(context);
     context.restore();
     this.drawn = this.xs.number.length;
-    context.clearRect(0, 0, left - 60, top);
   }
 
   drawGrid(context) {
