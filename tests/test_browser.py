@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,9 @@ from conftest import reap
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from web_fixtures import HOSTILE, serving, write_night
 
+from swarm import records
 from swarm.commands import folded
+from swarm.journal import Journal
 from swarm.paths import Paths
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
@@ -164,6 +167,32 @@ def test_a_click_leads_to_the_change_and_its_address_does_too(
     expect(
         again.locator("#details dd", has_text=folded(paths).claims[name or ""].worker)
     ).to_be_visible()
+
+
+def test_what_happens_to_a_journal_is_seen(opened: Open, tmp_path: Path) -> None:
+    """Another device class joins; the journal is damaged and repaired: the page goes on."""
+    paths = write_night(tmp_path / "a user's repo", 40)
+    with serving(paths.root, dict(os.environ)) as (url, _):
+        page = opened(url)
+        expect(page.locator("#classes")).to_be_hidden()
+        journal = Journal(paths.journal)
+        device = records.Device(name="gpu9", kind="cuda", id="9", model="B200")
+        journal.append(
+            records.Worker(worker="gpu9", agent="tuner", device=device, device_class="B200",
+                           branch="b", worktree="w")
+        )  # fmt: skip
+        page.locator("#device-class").select_option("B200")
+        expect(page.locator("tr[data-place]")).to_have_count(1)
+        expect(page.locator("#progress")).to_have_attribute("data-drawn", "1")
+        whole = paths.journal.read_bytes()
+        paths.journal.write_bytes(whole + b"{half a line\n")
+        expect(page.locator("#trouble")).to_contain_text("is damaged")
+        expect(page.locator("tr[data-place]")).to_have_count(1)
+        paths.journal.write_bytes(whole)
+        expect(page.locator("#trouble")).to_be_hidden()
+        page.locator("#device-class").select_option("H100")
+        expect(page.locator("#found")).to_have_text("40")
+        page.close()
 
 
 # ---- a long one ---------------------------------------------------------------------------------

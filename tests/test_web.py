@@ -119,7 +119,8 @@ def test_the_table_is_searched_sorted_and_paged_by_the_server(url: str) -> None:
     "path",
     [
         "/static/../feed.py", "/static/%2e%2e%2ffeed.py", "/static/..%2f..%2fcli.py", "/feed.py",
-        "/static/", "/api/experiment/..%2f..%2fjournal.jsonl", "/api/experiment/e99999",
+        "/static/", "/static/..", "/static/nothing.js",
+        "/api/experiment/..%2f..%2fjournal.jsonl", "/api/experiment/e99999",
         "/api/log/..%2f..%2f..%2fworkers", "/api/log/t99999", "/api/row/e1?device_class=7",
         "/api/rows?device_class=-1",
     ],
@@ -261,8 +262,11 @@ def test_a_stream_goes_on_where_it_was_and_says_when_it_cannot(tmp_path: Path) -
         while not (update["experiments"] and update["trials"]):  # not between the lines of it
             newer, update = stream.next()
         assert f"e{update['experiments']['number'][-1]}" == name
+        story.experiment("cpu1", 2.0)
+        while not (update := stream.next()[1])["experiments"]:
+            continue
+        assert update["experiments"]["number"] == [2], "only what is new"
         stream.close()
-        story.experiment("cpu1", 0.8)
         again = Events(url, mark, last_event_id=newer)
         while not (update := again.next()[1])["experiments"]:
             continue
