@@ -272,7 +272,7 @@ def test_a_stream_goes_on_where_it_was_and_says_when_it_cannot(tmp_path: Path) -
             continue
         assert update["experiments"]["number"][-1] == 2, "what it missed"
         again.close()
-        for stranger in ("", "0-0", "../x", f"{mark}9x"):
+        for stranger in ("", "0-0", "../x", f"{mark}9x", f"{mark}99"):
             lost = Events(url, stranger)
             assert lost.next()[1] is None
             lost.close()
@@ -292,10 +292,14 @@ def test_a_damaged_journal_is_told_and_what_was_known_stays(tmp_path: Path) -> N
     assert same == mark
     assert "is damaged" in json.loads(told)["trouble"]
     assert feed.row("e1", 0)["val_bpb"] == 0.9
+    story.paths.heartbeat("cpu2").mkdir(parents=True)  # nor can what workers do be seen
     path.unlink()
     feed.poll()
     assert "No such file" in feed.trouble
     path.write_bytes(saved)
+    assert feed.poll()
+    assert "cpu2.json" in feed.trouble
+    story.paths.heartbeat("cpu2").rmdir()
     assert feed.poll()
     anew, told = feed.since(mark)
     assert anew != mark

@@ -34,7 +34,7 @@ class Feed:
 
     A page names the state that it has by `<epoch>-<version>`. The epoch changes when the journal
     had to be read anew, as after it was repaired: then nothing that a page has can be relied on.
-    `trouble` says why the journal cannot be read now; what was known before is still told.
+    `trouble` says what cannot be read now; what was known before is still told.
     """
 
     def __init__(self, paths: Paths, clock: Callable[[], datetime] = utc_now) -> None:
@@ -47,14 +47,17 @@ class Feed:
         self._whole: tuple[str, bytes] = ("", b"")
         self._updates: dict[str, bytes] = {}
         self._found: dict[tuple[object, ...], list[Entry]] = {}
-        self.trouble = ""
+        self._unreadable = self._blind = ""
+
+    @property
+    def trouble(self) -> str:
+        return self._unreadable or self._blind
 
     def poll(self) -> bool:
         """Read what is new; return whether a page should be told."""
         before = self._mark, self._status, self.trouble
         self._refresh()
-        if self._changes is not None:
-            self._status = self._told(self._changes)
+        self._look()
         if (self._mark, self._status, self.trouble) == before:
             return False
         self._updates.clear()
@@ -74,11 +77,12 @@ class Feed:
 
         That is `null` for a state of another epoch: the page has to fetch all of it.
         """
+        epoch, _, version = mark.partition("-")
+        changes = self._changes
+        if changes is None or epoch != self._epoch or not _is_version(version, changes.version):
+            return self._mark, b"null"
         if mark not in self._updates:
-            epoch, _, version = mark.partition("-")
-            known = epoch == self._epoch and version.isdecimal() and self._changes is not None
-            told = self._since(self._known(), int(version)) if known else None
-            self._updates[mark] = msgspec.json.encode(told)
+            self._updates[mark] = msgspec.json.encode(self._since(changes, int(version)))
         return self._mark, self._updates[mark]
 
     def rows(self, query: Query) -> Document:
@@ -141,7 +145,7 @@ class Feed:
     def _refresh(self) -> None:
         """Fold what is new. A journal that was damaged is read anew once it has changed."""
         try:
-            if self._changes is None or self.trouble:
+            if self._changes is None or self._unreadable:
                 self._read_anew()
             elif self._changes.fold.refresh():
                 self._changes.take()
@@ -161,12 +165,21 @@ class Feed:
             if fold.swarm is None:
                 raise SwarmError(f"{self._paths.journal} says nothing yet")
         except (SwarmError, OSError) as error:
-            self.trouble = str(error)
+            self._unreadable = str(error)
             return
         self._changes, self._epoch = Changes(fold), secrets.token_hex(4)
         with without_collection():
             self._changes.take()
-        self._damaged, self.trouble = None, ""
+        self._damaged, self._unreadable = None, ""
+
+    def _look(self) -> None:
+        """See what the workers do now."""
+        self._blind = ""
+        try:
+            if self._changes is not None:
+                self._status = self._told(self._changes)
+        except (SwarmError, OSError) as error:
+            self._blind = str(error)
 
     # ---- what is told --------------------------------------------------------------------------
 
@@ -224,6 +237,10 @@ class Feed:
             told = [d and d._asdict() | {"is_real": d.is_real, "text": str(d)} for d in found]
             self._drifts = verified, told
         return self._drifts[1]
+
+
+def _is_version(text: str, newest: int) -> bool:
+    return text.isdecimal() and len(text) < 10 and int(text) <= newest
 
 
 def _scored(known: DeviceClass, name: str | None) -> Document | None:

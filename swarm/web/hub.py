@@ -32,19 +32,19 @@ class Hub:
 
     async def ask(self, question: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         """Have the feed's thread answer; it reads what is new first unless somebody listens."""
-        loop = asyncio.get_running_loop()
         if not self._listeners:
-            await loop.run_in_executor(self._thread, self._feed.poll)
-        return await loop.run_in_executor(self._thread, lambda: question(*values, **named))
+            await self._run(self._feed.poll)
+        return await self._run(lambda: question(*values, **named))
 
     async def stream(self, mark: str) -> AsyncIterator[bytes]:
         """Server-sent events for a page that has the state `mark`, until it leaves or we close."""
         self._listeners += 1
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
+        poller = self._poller
         try:
             yield b"retry: 1000\n\n"
-            while not self._is_closed:
+            while not self._is_closed and not poller.done():
                 news = self._news
                 told, update = await self.ask(self._feed.since, mark)
                 yield f"id: {told}\ndata: ".encode() + update + b"\n\n"
@@ -61,11 +61,19 @@ class Hub:
             self._poller.cancel()
 
     async def _poll(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._listeners and not self._is_closed:
-            before = monotonic()
-            if await loop.run_in_executor(self._thread, self._feed.poll):
-                news, self._news = self._news, asyncio.Event()
-                news.set()
-            took = monotonic() - before
-            await asyncio.sleep(max(self._every, took / _MOST_OF_THE_TIME))
+        try:
+            while self._listeners and not self._is_closed:
+                before = monotonic()
+                if await self._run(self._feed.poll):
+                    self._wake()
+                took = monotonic() - before
+                await asyncio.sleep(max(self._every, took / _MOST_OF_THE_TIME))
+        finally:
+            self._wake()  # if it failed, the streams end, and pages come back
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _run(self, question: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, question)

@@ -3,6 +3,7 @@
 import { byId, el } from "./dom.js";
 import { json } from "./feed.js";
 import { bpb, duration, moment, percent, short, signed, usd } from "./format.js";
+import { progress } from "./workers.js";
 
 export class Details {
   constructor(store) {
@@ -37,17 +38,24 @@ export class Details {
     const { name } = this;
     try {
       const found = await json(`/api/experiment/${name}?device_class=${this.store.deviceClass}`);
-      if (this.name === name) this.fill(found);
+      if (this.name === name && !this.isRead()) this.fill(found);
     } catch (error) {
       if (this.name === name) this.body.replaceChildren(this.head({ experiment: name }), el("p", {}, String(error.message)));
     }
   }
 
+  /** Whether somebody has marked text here, which would be gone. */
+  isRead() {
+    const selection = getSelection();
+    return !selection.isCollapsed && this.body.contains(selection.anchorNode);
+  }
+
   fill(found) {
     const at = this.dialog.scrollTop;
+    const log = this.body.querySelector(".log")?.scrollTop;
     const focused = document.activeElement?.dataset?.key;
     this.body.replaceChildren(
-      this.head(found), ...this.verdict(found), this.facts(found),
+      this.head(found), ...this.verdict(found), ...this.running(found), this.facts(found),
       part("Change", found.diff === null || found.diff === "" ? el("p", { class: "muted" }, found.no_diff || "It changes nothing.") : diff(found.diff)),
       part("Trials", trials(found.trials)),
       part(found.log_of ? `Log of ${found.log_of}, its end` : "Log",
@@ -55,6 +63,7 @@ export class Details {
       part("Commands", this.commands(found)),
     );
     this.dialog.scrollTop = at;
+    if (log) this.body.querySelector(".log")?.scrollTo(0, log);
     if (focused) this.body.querySelector(`[data-key="${focused}"]`)?.focus();
   }
 
@@ -72,6 +81,13 @@ export class Details {
       el("p", { class: "description" }, found.description),
       el("p", { class: "because" }, found.reason),
     ];
+  }
+
+  /** Its trials that run now, and how far they are. */
+  running(found) {
+    const trials = this.store.status.workers.map((worker) => worker.trial).filter((trial) => trial?.experiment === found.experiment);
+    return trials.map((trial) => el("p", { class: "now" },
+      el("progress", { max: 100, value: trial.percent, "aria-label": `trial ${trial.trial}` }), `${trial.trial}: ${progress(trial)}`));
   }
 
   facts(found) {

@@ -17,7 +17,7 @@ export async function follow(store, tell) {
       store.take(all);
       break;
     } catch (error) {
-      tell("lost", String(error.message ?? error));
+      tell("lost", error instanceof TypeError ? "no connection; trying again…" : error.message);
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }

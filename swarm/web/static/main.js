@@ -28,9 +28,10 @@ const refreshDetails = throttled(() => details.name && details.refresh(), 2000);
 let isFirst = true;
 store.addEventListener("update", ({ detail }) => {
   const { status, trouble } = store;
+  document.querySelector("main").hidden = false;
+  byId("reading").hidden = true;
   showHead(store);
-  byId("trouble").hidden = !trouble;
-  say(byId("trouble"), trouble ? `The journal cannot be read: ${trouble}. What was known before is shown.` : "");
+  warn(trouble && `Something cannot be read: ${trouble}. What was known before is shown.`);
   showWorkers(store);
   if (detail.experiments || isFirst) {
     progress.arrange();
@@ -47,6 +48,11 @@ store.addEventListener("update", ({ detail }) => {
   } else if (details.name && status.workers.some((worker) => worker.trial?.experiment === details.name)) refreshDetails();
   isFirst = false;
 });
+
+function warn(text) {
+  byId("trouble").hidden = !text;
+  say(byId("trouble"), text);
+}
 
 /** What the plots say, in words. */
 function describe() {
@@ -110,4 +116,5 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 follow(store, (state, text) => {
   byId("connection").dataset.state = state;
   say(byId("connection"), text);
+  if (!store.status && state === "lost") warn(text);
 });

@@ -35,6 +35,10 @@ export class Table {
     byId("columns").append(...COLUMNS.map((column) => this.head(column)));
     this.scroller.addEventListener("scroll", () => this.show(), { passive: true });
     new ResizeObserver(() => this.show()).observe(this.scroller);
+    this.body.addEventListener("focusin", (event) => {
+      const row = event.target.closest("tr[data-place]");
+      if (row) this.focused = Number(row.dataset.place);
+    });
     this.body.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => {
       const row = event.target.closest("tr[data-place]");

@@ -81,7 +81,8 @@ function word(worker) {
   return worker.state === "thinking" ? AGENT_STATES[worker.agent_state] ?? "thinking" : worker.state;
 }
 
-function progress(trial) {
+/** How far a running trial is, in a line. */
+export function progress(trial) {
   if (trial.step === null) return `${trial.phase}, ${Math.round(trial.seconds)} s`;
   const parts = [`${Math.round(trial.percent)} %`];
   if (trial.loss !== null) parts.push(`loss ${trial.loss.toFixed(3)}`);
