@@ -28,6 +28,12 @@ def positive(text: str) -> float:
     return value
 
 
+def port(text: str) -> int:
+    if not text.isdecimal() or not int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port: 0 (any) to 65535")
+    return int(text)
+
+
 def list_of(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
     """A parser of `a,b,c`, each of a kind."""
 

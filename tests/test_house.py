@@ -66,6 +66,8 @@ WRAPPED = {
     "git": {"worktree.py"},
     "matplotlib": {"views/plots.py", "commands/simulating.py"},
     "shtab": {"commands/completion.py"},
+    "starlette": {"web/app.py"},
+    "uvicorn": {"web/server.py"},
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.arguments import count, list_of, positive
+from swarm.arguments import count, list_of, port, positive
 from swarm.verbs.grammar import Parsers, add
 
 _READING, _SIMULATING = (f"swarm.commands.{name}" for name in ("reading", "simulating"))
@@ -54,6 +54,22 @@ def _add_reading(verbs: Parsers) -> None:
         verbs, "attach", f"{_READING}:attach", "show the panes (tmux)", "swarm attach gpu3"
     )
     attach.add_argument("worker", nargs="?", metavar="WORKER")
+    _add_web(verbs)
+
+
+def _add_web(verbs: Parsers) -> None:
+    web = add(
+        verbs, "web", "swarm.commands.serving:web",
+        "the same, live, in a browser; read-only", "swarm web --open",
+    )  # fmt: skip
+    web.add_argument(
+        "--port", type=port, metavar="P", help="default: 8420 or the next free one; 0: any"
+    )
+    web.add_argument(
+        "--host", default="127.0.0.1", metavar="H",
+        help="address to listen on (default: 127.0.0.1); any other needs the token in the URL",
+    )  # fmt: skip
+    web.add_argument("--open", action="store_true", help="open it in the browser")
 
 
 def _add_simulating(verbs: Parsers) -> None:

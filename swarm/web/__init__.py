@@ -1,1 +1,1 @@
-"""`swarm web`: a swarm, live, in a browser; read-only."""
+"""The live page of a swarm in a browser: read-only, for people."""
