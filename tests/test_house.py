@@ -27,7 +27,7 @@ FLOORS = (
     {"agents", "doctor"},
     {"verify"},
     {"watch", "web", "report", "exports"},
-    {"experiment", "merge", "door", "views"},
+    {"experiment", "merge", "door", "views", "control"},
     {"launchers", "pollinate", "panes", "tmux", "terminal"},
     {"pristine", "novelty"},
     {"sweep"},
@@ -66,6 +66,7 @@ WRAPPED = {
     "git": {"worktree.py"},
     "matplotlib": {"views/plots.py", "commands/simulating.py"},
     "shtab": {"commands/completion.py"},
+    "textual": {f"watch/{name}.py" for name in ("app", "lines", "overview", "screens")},
 }
 
 
