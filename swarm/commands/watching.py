@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from swarm.commands import Session
-from swarm.errors import Refused
+from swarm.errors import Refused, SwarmError
 
 
 def watch(session: Session) -> None:
@@ -16,4 +16,7 @@ def watch(session: Session) -> None:
     from swarm.watch.app import Watch  # late: it takes as long to import as the rest together
     from swarm.watch.observer import Observer
 
-    Watch(Observer(paths), session.arguments.every, session.environment).run()
+    app = Watch(Observer(paths), session.arguments.every, session.environment)
+    app.run()
+    if app.return_code:
+        raise SwarmError("swarm watch failed", "report what is printed above")

@@ -9,6 +9,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from swarm.views.table import printable, tokens, usd
+from swarm.watch.board import Row
 
 Document = dict[str, Any]
 Line = tuple[tuple[str, str], ...]
@@ -25,35 +26,39 @@ _AGENT_STATES = {
     "starting": "starting", "waiting": "waits", "prompt": "at prompt", "dialog": "at a dialog",
     "limit": "limited", "login": "must log in", "asks": "asks",
 }  # fmt: skip
-_VENDORS = ("NVIDIA ", "AMD ", "Intel(R) ")
+_MAKERS = {"NVIDIA", "GeForce", "AMD", "Instinct", "Intel(R)", "Apple", "Tesla"}
 _BAR = 8
 _ELLIPSIS = "…"
 WORKERS_HEADING = (
-    ("worker device    agent       state        exp  progress        loss  tok/s  left what", ""),
+    ("worker device    agent      state        exp  progress        loss  tok/s  left what", ""),
 )
 BOARD_HEADING = (("   exp     val_bpb    Δ/σ  n verdict    worker what", ""),)
 
 
+def clean(text: str) -> str:
+    """Text of agents and logs, safe for a terminal."""
+    return text if text.isprintable() else printable(text)  # the former takes a hundredth
+
+
 def fitted(text: str, width: int) -> str:
     """`text` on exactly `width` columns of a terminal, however wide its characters are."""
-    clean = printable(text)
-    if cell_len(clean) > width:
-        return set_cell_size(clean, width - 1) + _ELLIPSIS
-    return set_cell_size(clean, width)
+    shown = clean(text)
+    if cell_len(shown) > width:
+        return set_cell_size(shown, width - 1) + _ELLIPSIS
+    return set_cell_size(shown, width)
 
 
 def worker(found: Document, paused: bool) -> Line:
     """A worker: what it is, and how far its trial is or what keeps it from having one."""
     trial, state = found["trial"], _state(found)
-    model = found["device_model"]
-    for vendor in _VENDORS:
-        model = model.removeprefix(vendor)
     mark = "‖" if paused and state != "paused" else ""
-    left = f"{fitted(found['name'], 6)} {fitted(model, 9)} {fitted(found['agent'], 11)} "
+    left = (
+        f"{fitted(found['name'], 6)} {_model(found['device_model'])} {fitted(found['agent'], 10)} "
+    )
     shown = fitted(state + mark, 11) + " "
     style = "yellow" if mark else STYLES.get(state, "")
     if trial is None:
-        return ((left, ""), (shown, style), (printable(_why(found)), ""))
+        return ((left, ""), (shown, style), (clean(_why(found)), ""))
     return (
         (left, ""),
         (shown, style),
@@ -61,8 +66,16 @@ def worker(found: Document, paused: bool) -> Line:
         *_bar(trial["percent"]),
         (f"{trial['percent']:4.0f}% {_loss(trial['loss']):>6}", ""),
         (f" {_rate(trial['tokens_per_second']):>6} {_clock(trial['seconds_left']):>5} ", ""),
-        (printable(trial["description"]), "dim"),
+        (clean(trial["description"]), "dim"),
     )
+
+
+def _model(model: str) -> str:
+    """What tells devices apart: `H100 80GB` of `NVIDIA H100 80GB HBM3`."""
+    words = [word for word in model.split() if word not in _MAKERS] or [model]
+    while len(words) > 1 and cell_len(" ".join(words)) > 9:
+        words.pop()
+    return fitted(" ".join(words), 9)
 
 
 def _state(found: Document) -> str:
@@ -106,20 +119,18 @@ def _clock(seconds: float | None) -> str:
     return f"{minutes}:{left:02}" if minutes < 100 else f"{minutes // 60}h{minutes % 60:02}"
 
 
-def experiment(row: Document, marks: str) -> Line:
+def experiment(row: Row) -> Line:
     """A row of the leaderboard."""
-    verdict = "confirmed" if row["confirmed"] else row["verdict"]
-    sigmas = row["sigmas"]
-    distance = "-" if sigmas is None else f"{sigmas:+.1f}"[:6] if abs(sigmas) < 1e4 else "far"
+    sigmas, stands_out = row.sigmas, "bold" if row.marks else ""
+    distance = "-" if sigmas is None else f"{sigmas:+.1f}" if abs(sigmas) < 999 else "far"
     return (
-        (f"{marks:<2}", "bold green"),
-        (f" {row['experiment']:<7}", "bold" if marks else ""),
-        (f"{score(row['val_bpb']):>8} ", "bold" if marks else ""),
+        (f"{row.marks:<2}", "bold green"),
+        (f" {row.experiment:<7}{score(row.val_bpb):>8} ", stands_out),
         (f"{distance:>6} ", "green" if sigmas is not None and sigmas < 0 else ""),
-        (f"{row['replicates']:>2} ", ""),
-        (f"{verdict:<11}", STYLES.get(verdict, "")),
-        (f"{fitted(row['worker'] or '-', 6)} ", ""),
-        (printable(row["description"]), "dim" if verdict == "discard" else ""),
+        (f"{row.replicates:>2} ", ""),
+        (f"{row.verdict:<11}", STYLES.get(row.verdict, "")),
+        (f"{fitted(row.worker or '-', 6)} ", ""),
+        (clean(row.description), "dim" if row.verdict == "discard" else ""),
     )
 
 
@@ -149,7 +160,7 @@ def _progress(status: Document) -> Line:
         parts.append(f"{usd(spend['usd'])}{most} USD")
     if spend["tokens"]:
         parts.append(f"{tokens(spend['tokens'])} tokens")
-    why = f": {printable(status['reason'])}" if status["reason"] else ""
+    why = f": {clean(status['reason'])}" if status["reason"] else ""
     return (
         (f"{status['tag']}  ", "bold"),
         (state, style),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 from swarm.leaderboard import Leaderboard
@@ -67,9 +68,10 @@ class _Canvas:
             self._styles[row][column] = style
 
     def line(self, row: int) -> Line:
+        dots = zip(self._bits[row], self._styles[row], strict=True)
         return tuple(
-            (chr(0x2800 + bits) if bits else " ", style)
-            for bits, style in zip(self._bits[row], self._styles[row], strict=True)
+            ("".join(chr(0x2800 + bits) if bits else " " for bits, _ in run), style)
+            for style, run in itertools.groupby(dots, key=lambda dot: dot[1])
         )
 
 

@@ -37,6 +37,7 @@ class Lines(ScrollView, can_focus=True):
 
     def __init__(self, heading: Line = (), **named: str) -> None:
         super().__init__(**named)  # type: ignore[arg-type]  # id and classes
+        self._looks: dict[str, Style] = {}
         self.heading = heading
         self.lines: tuple[Line, ...] = ()
 
@@ -52,10 +53,11 @@ class Lines(ScrollView, can_focus=True):
         self.lines = after
         self._measure()
         if len(before) != len(after):
-            self.refresh(layout=True)
+            self.refresh()
         else:
-            for number, (old, new) in enumerate(zip(before, after, strict=True)):
-                if old != new:
+            top = round(self.scroll_y)
+            for number in range(top, min(len(after), top + self.size.height)):
+                if before[number] != after[number]:
                     self.refresh_row(number)
         if self.follows and was_at_end:
             self.scroll_end(animate=False)
@@ -68,23 +70,47 @@ class Lines(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         if y < self._above:
-            return self._drawn(self.heading, self.get_component_rich_style("lines--heading"))
+            return self._drawn(self.heading, self.look("lines--heading"))
         number = y - self._above + round(self.scroll_y)
         if number >= len(self.lines):
-            return Strip.blank(self.size.width, self.rich_style)
+            return Strip.blank(self.size.width, self.look())
         return self._drawn(self.lines[number], self.style_of(number))
 
     def style_of(self, number: int) -> Style:
         """What the line is drawn on."""
-        return self.rich_style
+        return self.look()
+
+    def look(self, part: str = "") -> Style:
+        """The style of a part; to work it out takes longer than to draw a line."""
+        if part not in self._looks:
+            self._looks[part] = self.get_component_rich_style(part) if part else self.rich_style
+        return self._looks[part]
+
+    def notify_style_update(self) -> None:
+        self._looks.clear()
+        super().notify_style_update()
 
     @property
     def _above(self) -> int:
         return 1 if self.heading else 0
 
     def _measure(self) -> None:
+        """Say how far there is to scroll.
+
+        Textual would lay the whole screen out again whenever that changes, which only matters
+        where a scrollbar comes or goes, or the height is that of the lines.
+        """
         widest = max((_width(line) for line in (self.heading, *self.lines)), default=0)
-        self.virtual_size = Size(widest, len(self.lines) + self._above)
+        before, height = self.virtual_size.height, len(self.lines) + self._above
+        self.set_reactive(ScrollView.virtual_size, Size(widest, height))
+        needs_bar = height > self.size.height
+        grows = height != before and self.styles.auto_dimensions
+        if grows or needs_bar != self.show_vertical_scrollbar:
+            self.refresh(layout=True)
+        elif needs_bar:
+            self.vertical_scrollbar.window_virtual_size = height
+        if self.scroll_y > self.max_scroll_y:
+            self.scroll_end(animate=False)
 
     def _drawn(self, line: Line, base: Style) -> Strip:
         """The part of a line that is seen; where there is more of it to the right, an ellipsis."""
@@ -97,6 +123,7 @@ class Lines(ScrollView, can_focus=True):
         return strip.adjust_cell_length(width).apply_style(base)
 
 
+@lru_cache(maxsize=2048)
 def _width(line: Line) -> int:
     return sum(cell_len(text) for text, _ in line)
 
@@ -150,8 +177,8 @@ class Choices(Lines):
 
     def style_of(self, number: int) -> Style:
         if number != self._cursor:
-            return self.rich_style
-        return self.get_component_rich_style("lines--cursor")
+            return self.look()
+        return self.look("lines--cursor")
 
     def move(self, to: int) -> None:
         """Choose the line with this number, or the nearest there is."""

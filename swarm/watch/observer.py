@@ -5,56 +5,26 @@ It is called in threads, so that folding a long journal does not keep anyone fro
 
 from __future__ import annotations
 
-import heapq
-import math
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from swarm import control, logfile, panes, records
 from swarm.errors import JournalError, SwarmError
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
-from swarm.standings import DeviceClass, Entry, Trial
+from swarm.standings import DeviceClass, Trial
 from swarm.views import documents, table
 from swarm.views.documents import Document
-from swarm.watch import curve
+from swarm.watch import board, curve
+from swarm.watch.board import Board, Query
+from swarm.watch.cells import clean
 
-Sort = Literal["best first", "newest first"]
-MOST_ROWS = 200
-_LOG_LINES = 300
-
-
-class Query(NamedTuple):
-    """What a person wants to see.
-
-    `worker` has its log shown (that of its trial: `of_trial`), `only` its experiments alone.
-    """
-
-    worker: str = ""
-    of_trial: bool = False
-    only: str = ""
-    search: str = ""
-    sort: Sort = "best first"
-    device_class: str = ""
-
-
-class Board(NamedTuple):
-    """The rows of the leaderboard that a query asks for: at most `MOST_ROWS` of `found`."""
-
-    device_class: str = ""
-    rows: tuple[Document, ...] = ()
-    found: int = 0
-    incumbent: str | None = None
-    best: str | None = None
-
-    def marks(self, experiment: str) -> str:
-        """`*` for the incumbent, `+` for the best."""
-        return "*" * (experiment == self.incumbent) + "+" * (experiment == self.best)
+_LOG_LINES = 100
 
 
 class Log(NamedTuple):
@@ -106,7 +76,7 @@ class Observer:
             known = self._class(query)
             asked = fold.cursor.lines, query._replace(worker="", of_trial=False)
             if known is not None and asked != self._board_of:
-                self._board, self._progress = _board(known, query), curve.of(fold, known)
+                self._board, self._progress = board.of(known, query), curve.of(fold, known)
                 self._board_of = asked
             return Snapshot(
                 status,
@@ -170,7 +140,7 @@ class Observer:
         worker = next((w for w in status["workers"] if w["name"] == query.worker), None)
         if worker is None:
             return Log()
-        name, reason = query.worker, table.printable(worker["agent_reason"] or worker["reason"])
+        name, reason = query.worker, clean(worker["agent_reason"] or worker["reason"])
         path, about = self.paths.worker_log(name), "pane"
         if query.of_trial:
             last = self._last_trial(name)
@@ -178,9 +148,9 @@ class Observer:
                 return Log(name, "has run no trial yet")
             path, about = self.paths.trial(last.id) / "run.log", f"of {last.experiment} on {name}"
             name, reason = last.id, last.outcome or last.purpose
-        text = logfile.last_lines(path, _LOG_LINES)
-        lines = tuple(table.printable(line) for line in text.splitlines() if line.strip())
-        return Log(name, about, reason, lines)
+        text = logfile.last_lines(path, 2 * _LOG_LINES)
+        lines = [clean(line) for line in text.splitlines() if line.strip()]
+        return Log(name, about, reason, tuple(lines[-_LOG_LINES:]))
 
     def _last_trial(self, worker: str) -> Trial | None:
         """The trial that runs on a worker's device, else the last that did."""
@@ -197,27 +167,3 @@ class Observer:
             check=False,
         )  # fmt: skip
         return done.stdout if done.returncode == 0 else f"git diff: {done.stderr.strip()}"
-
-
-def _board(known: DeviceClass, query: Query) -> Board:
-    """What a query asks for of a device class."""
-    found = [entry for entry in known.entries.values() if _is_asked_for(entry, query)]
-    if query.sort == "newest first":
-        shown = found[::-1][:MOST_ROWS]
-    else:
-        shown = heapq.nsmallest(MOST_ROWS, found, key=_mean)
-    rows = tuple(documents.experiment(known, entry) for entry in shown)
-    return Board(known.name, rows, len(found), known.incumbent, known.best)
-
-
-def _mean(entry: Entry) -> float:
-    return entry.estimate.mean if entry.estimate else math.inf
-
-
-def _is_asked_for(entry: Entry, query: Query) -> bool:
-    claim = entry.claim
-    if query.only and claim.worker != query.only:
-        return False
-    words = (claim.experiment, claim.worker, claim.agent, entry.kind, claim.description)
-    wanted = query.search.casefold()
-    return not wanted or any(wanted in word.casefold() for word in words)

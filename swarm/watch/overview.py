@@ -17,8 +17,9 @@ from textual.widgets import Footer, Input, Static
 
 from swarm.errors import SwarmError
 from swarm.watch import cells, curve, screens
+from swarm.watch.board import Query, Sort
 from swarm.watch.lines import Choices, Lines
-from swarm.watch.observer import Log, Observer, Query, Snapshot, Sort
+from swarm.watch.observer import Log, Observer, Snapshot
 
 _LEAST_SHARE = 50
 """Of the time at most one part in so many is spent on looking, however large the swarm is."""
@@ -156,13 +157,8 @@ class Overview(Screen[None]):
             {found["name"]: cells.worker(found, found["name"] in seen.paused) for found in workers}
         )
         if before is None or before.board is not seen.board:
-            board = seen.board
-            self._board.offer(
-                {
-                    row["experiment"]: cells.experiment(row, board.marks(row["experiment"]))
-                    for row in board.rows
-                }
-            )
+            rows = seen.board.rows
+            self._board.offer({row.experiment: cells.experiment(row) for row in rows})
             self._curve.draw(seen.progress)
         if before is None or before.classes != seen.classes:
             self.refresh_bindings()

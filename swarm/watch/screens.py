@@ -11,8 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from swarm.views.table import printable
-from swarm.watch.cells import STYLES, Line
+from swarm.watch.cells import STYLES, Line, clean
 from swarm.watch.lines import Lines
 
 _DIFF_STYLES = (
@@ -47,7 +46,7 @@ def experiment(told: str, diff: str, verdict: str, width: int) -> Page:
     lines: list[Line] = [((line, f"bold {STYLES.get(verdict, '')}"),) for line in first]
     lines += [((line, ""),) for block in more for line in block]
     lines += [(), *(_diff_line(line) for line in diff.splitlines())]
-    return Page(((told.split(" ", 1)[0], ""),), lines)
+    return Page(((f"experiment {told.split(' ', 1)[0]}", ""),), lines)
 
 
 def _wrapped(line: str, width: int) -> list[str]:
@@ -56,7 +55,7 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 def _diff_line(line: str) -> Line:
     style = next((style for start, style in _DIFF_STYLES if line.startswith(start)), "")
-    return ((printable(line.expandtabs(4)), style),)
+    return ((clean(line.expandtabs(4)), style),)
 
 
 def keys(bindings: Sequence[tuple[str, str]]) -> Page:
