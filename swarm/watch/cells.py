@@ -27,10 +27,10 @@ _AGENT_STATES = {
     "limit": "limited", "login": "must log in", "asks": "asks",
 }  # fmt: skip
 _MAKERS = {"NVIDIA", "GeForce", "AMD", "Instinct", "Intel(R)", "Apple", "Tesla"}
-_BAR = 8
+_BAR, _MODEL = 8, 8
 _ELLIPSIS = "…"
 WORKERS_HEADING = (
-    ("worker device    agent      state        exp  progress        loss  tok/s  left what", ""),
+    ("worker device   agent      state        exp  progress        loss  tok/s  left what", ""),
 )
 BOARD_HEADING = (("   exp     val_bpb    Δ/σ  n verdict    worker what", ""),)
 
@@ -71,11 +71,11 @@ def worker(found: Document, paused: bool) -> Line:
 
 
 def _model(model: str) -> str:
-    """What tells devices apart: `H100 80GB` of `NVIDIA H100 80GB HBM3`."""
+    """What tells devices apart: `RTX 4090` of `NVIDIA GeForce RTX 4090`."""
     words = [word for word in model.split() if word not in _MAKERS] or [model]
-    while len(words) > 1 and cell_len(" ".join(words)) > 9:
+    while len(words) > 1 and cell_len(" ".join(words)) > _MODEL:
         words.pop()
-    return fitted(" ".join(words), 9)
+    return fitted(" ".join(words), _MODEL)
 
 
 def _state(found: Document) -> str:

@@ -28,10 +28,10 @@ _SORTS: tuple[Sort, ...] = get_args(Sort)
 _HELP = (
     ("Tab", "to the next pane; arrows and page keys move in it"),
     ("Enter, d", "the chosen experiment: verdict, why, trials and diff"),
-    ("a", "attach to the pane of the chosen worker; detach (Ctrl-b d) comes back"),
+    ("a", "attach to the pane of the chosen worker; Ctrl-b d comes back"),
     ("p", "pause the chosen worker after its trial, or have it go on"),
     ("f", "experiments of the chosen worker only, or of all"),
-    ("/", "search in experiments, workers, agents, verdicts and descriptions"),
+    ("/", "search: experiments, workers, agents, verdicts, words"),
     ("Escape", "all experiments again"),
     ("s", "best or newest experiments first"),
     ("l", "the log of the worker's pane, or that of its trial"),
@@ -40,7 +40,7 @@ _HELP = (
     ("q", "quit; the swarm goes on"),
     ("", ""),
     ("* +", "incumbent: the search builds on it; best: what is claimed"),
-    ("Δ/σ", "distance to the incumbent in SDs of a trial; below zero is better"),
+    ("Δ/σ", "distance to the incumbent in SDs of a trial; minus is better"),
     ("n", "so many trials were scored"),
     ("‖", "pauses once its trial has ended"),
 )
