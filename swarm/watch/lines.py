@@ -187,11 +187,18 @@ class Choices(Lines):
             return
         self.refresh_row(before)
         self.refresh_row(self._cursor)
+        self._reveal()
+        self.post_message(self.Moved(self))
+
+    def _reveal(self) -> None:
+        """Scroll to the chosen line, if it is not seen."""
         top, page = round(self.scroll_y), self._page
         if not top <= self._cursor < top + page:
             y = self._cursor if self._cursor < top else self._cursor - page + 1
             self.scroll_to(y=y, animate=False, force=True)
-        self.post_message(self.Moved(self))
+
+    def on_resize(self) -> None:
+        self._reveal()
 
     @property
     def _page(self) -> int:

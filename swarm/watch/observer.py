@@ -129,7 +129,8 @@ class Observer:
         except JournalError as error:
             self._damaged, self._damaged_size = error, size
             raise
-        if not self._fold.active.keys() <= self._fold.workers.keys():
+        workers = self._fold.active.keys()
+        if not workers or not workers <= self._fold.workers.keys():
             raise SwarmError("the swarm is being laid out")
 
     def _class(self, query: Query) -> DeviceClass | None:
