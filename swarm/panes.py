@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from swarm import processes
-from swarm.errors import SwarmError
+from swarm.errors import Refused, SwarmError
+from swarm.leaderboard import Leaderboard
+from swarm.paths import Paths
 
 
 class Panes(Protocol):
@@ -81,6 +83,25 @@ def choose_panes(tmux: bool, tag: str, root: Path, environ: Mapping[str, str]) -
     from swarm.tmux import TmuxPanes  # late: libtmux takes longer to import than all of ours
 
     return TmuxPanes(tag, root, environ)
+
+
+def attaching(
+    paths: Paths, fold: Leaderboard, worker: str | None, environ: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The command that shows a worker (or all) to a person, and the environment to run it in.
+
+    Raises `Refused` where there is no such worker, or it has no pane.
+    """
+    if worker is not None and worker not in fold.workers:
+        raise Refused(f"there is no worker '{worker}'", f"workers: {', '.join(fold.workers)}")
+    tmux = bool(fold.config and fold.config.tmux)
+    command = choose_panes(tmux, paths.tag, paths.root, environ).attach_command(worker)
+    if command is None:
+        raise Refused(
+            "there is no pane to attach to", f"swarm log {worker or next(iter(fold.active))}"
+        )
+    # Inside another tmux, attaching is refused while TMUX is set.
+    return command, {name: value for name, value in environ.items() if name != "TMUX"}
 
 
 def tmux_available(environ: Mapping[str, str]) -> bool:

@@ -27,7 +27,7 @@ FLOORS = (
     {"agents", "doctor"},
     {"verify"},
     {"watch", "web", "report", "exports"},
-    {"experiment", "merge", "door", "views"},
+    {"experiment", "merge", "door", "views", "control"},
     {"launchers", "pollinate", "panes", "tmux", "terminal"},
     {"pristine", "novelty"},
     {"sweep"},
@@ -68,6 +68,7 @@ WRAPPED = {
     "shtab": {"commands/completion.py"},
     "starlette": {"web/app.py"},
     "uvicorn": {"web/server.py"},
+    "textual": {f"watch/{name}.py" for name in ("app", "lines", "overview", "screens")},
 }
 
 

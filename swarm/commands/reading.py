@@ -118,22 +118,13 @@ def _log_path(paths: Paths, fold: Leaderboard, name: str) -> Path:
 
 
 def attach(session: Session) -> None:
-    from swarm.panes import choose_panes
+    from swarm import panes
 
     paths = session.paths
-    fold = folded(paths)
-    worker = session.arguments.worker
-    if worker is not None and worker not in fold.workers:
-        raise Refused(f"there is no worker '{worker}'", f"workers: {', '.join(fold.workers)}")
-    tmux = bool(fold.config and fold.config.tmux)
-    command = choose_panes(tmux, paths.tag, paths.root, session.environment).attach_command(worker)
-    if command is None:
-        raise Refused(
-            "there is no pane to attach to", f"swarm log {worker or next(iter(fold.active))}"
-        )
-    # Inside another tmux, attaching is refused while TMUX is set.
-    outside = {name: value for name, value in session.environment.items() if name != "TMUX"}
-    os.execvpe(command[0], command, outside)
+    command, environment = panes.attaching(
+        paths, folded(paths), session.arguments.worker, session.environment
+    )
+    os.execvpe(command[0], command, environment)
 
 
 def notes(session: Session) -> None:

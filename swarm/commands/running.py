@@ -6,14 +6,13 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from swarm import drift, records, supervisor
+from swarm import control, drift, records, supervisor
 from swarm import merge as merging
 from swarm import spawn as spawning
 from swarm.commands import Session, folded, say
 from swarm.commands.reading import SCREENFUL, style
 from swarm.commands.ticker import Ticker
 from swarm.errors import Refused, SwarmError
-from swarm.journal import Journal
 from swarm.leaderboard import BASELINE, Leaderboard
 from swarm.order import Order
 from swarm.paths import Paths
@@ -144,15 +143,8 @@ def resume(session: Session) -> None:
 
 def _control(session: Session, action: records.Action) -> None:
     """Append a command to the runners, for the workers named or all of them."""
-    paths = session.paths
-    fold = folded(paths)
-    if fold.state != "running":
-        raise Refused(f"swarm '{paths.tag}' has {fold.state}", f"swarm spawn --tag {paths.tag}")
-    workers = tuple(session.arguments.workers)
-    for name in workers:
-        if name not in fold.active:
-            raise Refused(f"there is no worker '{name}'", f"workers: {', '.join(fold.active)}")
-    Journal(paths.journal).append(records.Control(action=action, workers=workers))
+    paths, workers = session.paths, session.arguments.workers
+    control.ask(paths, folded(paths), action, workers)
     say(f"{action}: {', '.join(workers) or 'all workers'}")
 
 

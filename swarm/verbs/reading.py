@@ -50,6 +50,13 @@ def _add_reading(verbs: Parsers) -> None:
     )  # fmt: skip
     log.add_argument("name", metavar="WORKER|TRIAL")
     log.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    watch = add(
+        verbs, "watch", "swarm.commands.watching:watch",
+        "workers, leaderboard, progress and logs, live in the terminal", "swarm watch",
+    )  # fmt: skip
+    watch.add_argument(
+        "--every", type=positive, default=1.0, metavar="SECONDS", help="how often (default 1)"
+    )
     attach = add(
         verbs, "attach", f"{_READING}:attach", "show the panes (tmux)", "swarm attach gpu3"
     )
