@@ -64,7 +64,16 @@ WRAPPED = {
     "httpx2": {"agents/models/anthropic.py", "agents/models/openai.py"},
     "libtmux": {"tmux.py"},
     "git": {"worktree.py"},
-    "matplotlib": {"views/plots.py", "commands/simulating.py"},
+    "matplotlib": {
+        "views/plots.py",
+        "commands/simulating.py",
+        "report/progress.py",
+        "report/labels.py",
+    },
+    "pyarrow": {"exports/parquet.py"},
+    "tensorboard": {"exports/to_tensorboard.py"},
+    "mlflow": {"exports/to_mlflow.py"},
+    "wandb": {"exports/to_wandb.py"},
     "shtab": {"commands/completion.py"},
 }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from swarm.agents.session import source_reader
-from swarm.commands import Session, folded
+from swarm.commands import Session, folded, say
 from swarm.commands.reading import find
+from swarm.errors import UsageError
 from swarm.journal import Cursor
 
 
@@ -28,3 +30,27 @@ def report(session: Session) -> None:
     folder = Path(arguments.out) if arguments.out else paths.home / "report"
     for path in reporting.write(told, folder):
         print(path)
+
+
+def export(session: Session) -> None:
+    session.refuse_agents("exports, which hold held-out scores,")
+    given, paths = session.arguments, session.paths
+    if given.to:
+        from swarm.exports import mirrors
+
+        folder = Path(given.place) if given.place else paths.home / given.to
+        mirrored = mirrors.mirror(given.to, paths, folded(paths), folder)
+        print(folder)
+        say(mirrored)
+        return
+    if not given.place:
+        raise UsageError("export to which file?", "swarm export night.csv; or - for stdout")
+    from swarm.exports import files
+
+    form = files.form_of(given.place, given.format)
+    fold = folded(paths)
+    if given.place == "-":
+        files.print_to(sys.stdout, fold, form, given.trials)
+        return
+    files.write(Path(given.place), paths.tag, fold, form, given.trials)
+    print(given.place)

@@ -18,6 +18,7 @@ from swarm.report.blocks import (
 )
 from swarm.report.contributions import Contribution
 from swarm.report.failures import Failures
+from swarm.report.result import Step
 from swarm.report.simplicity import Doubt
 from swarm.report.story import Chapter, Story
 from swarm.report.wording import (
@@ -50,7 +51,7 @@ def timeline(story: Story, chapter: Chapter) -> Iterator[Block]:
         rows.append(
             (
                 str(at), (f"{score.experiment} ", Code(short(score.commit))),
-                described(score.description), lower(step.gain), lower(step.total),
+                described(score.description), lower(step.gain), _total(step),
                 probability(step.better), str(score.trials),
                 "confirmed" if score.confirmed else "kept",
                 fit(f"{step.worker}, {step.agent}", _NAME), _after(story, step.time),
@@ -74,6 +75,10 @@ def timeline(story: Story, chapter: Chapter) -> Iterator[Block]:
             "caution",
         )
     yield from _simpler(chapter)
+
+
+def _total(step: Step) -> str:
+    return number(-step.total.value, digits(step.total.error), sign=True)
 
 
 def _after(story: Story, time: datetime) -> str:

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 MOST = 14
@@ -67,22 +66,22 @@ def _try(
     label = axes.annotate(
         text, point, (0, 0), textcoords="offset points", fontsize=7.8, color=_COLOUR,
         va="center", zorder=7,
-        arrowprops={"arrowstyle": "-", "color": _LEADER, "linewidth": 0.7, "shrinkA": 0,
-                    "shrinkB": 4, "relpos": (1, 0.5)},
     )  # fmt: skip
     target = axes.transData.transform(point)
     for spot in _SPOTS:
         label.set_position((spot.x, spot.y))
         label.set_horizontalalignment(spot.align)
-        assert label.arrow_patch is not None
-        label.arrowprops["relpos"] = (1, 0.5) if spot.align == "right" else (0, 0.5)  # type: ignore[index]
-        label.update_positions(renderer)
-        box = Text.get_window_extent(label, renderer).padded(_PAD)
+        box = label.get_window_extent(renderer).padded(_PAD)
         end = (box.x1 if spot.align == "right" else box.x0, (box.y0 + box.y1) / 2)
         leader = _leader(end, (float(target[0]), float(target[1])))
         fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
         free = not any(each.overlaps(other) for each in (box, *leader) for other in taken)
         if fits and free:
+            axes.annotate(
+                "", point, end, textcoords="figure pixels", zorder=3,
+                arrowprops={"arrowstyle": "-", "color": _LEADER, "linewidth": 0.7, "shrinkA": 0,
+                            "shrinkB": 4},
+            )  # fmt: skip
             return [box, *leader]
     label.remove()
     return []

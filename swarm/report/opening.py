@@ -48,11 +48,15 @@ def opening(story: Story) -> Iterator[Block]:
         yield Paragraph(_summary(story, chapter), "lead")
     yield Picture(PLOT, "val_bpb of every experiment; what was kept; what the result is built of")
     yield Heading(2, "Summary")
+    if len(story.chapters) == 1:
+        rows = [*_score_rows(story.chapters[0]), *_effort_rows(story)]
+        yield Table(("", ""), rows)
+        return
     for chapter in story.chapters:
-        if len(story.chapters) > 1:
-            yield Heading(3, chapter.name)
+        yield Heading(3, chapter.name)
         yield Table(("", ""), list(_score_rows(chapter)))
-    yield Table(("effort", ""), list(_effort_rows(story)))
+    yield Heading(3, "All together")
+    yield Table(("", ""), list(_effort_rows(story)))
 
 
 def _summary(story: Story, chapter: Chapter) -> Text:

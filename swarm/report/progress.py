@@ -29,7 +29,7 @@ _PAPER, _INK, _SOFT, _GRID = "#ffffff", "#1f2328", "#656d76", "#e7eaee"
 _TRIED, _KEPT, _LINE, _HELDOUT, _CRASH = "#b4bac2", "#4cb782", "#157f3c", "#7c5cd6", "#d06a5f"
 _WIDTH, _HEIGHT, _DPI, _MOST_CLASSES = 9.2, 5.2, 170, 4
 _BAND = 0.1
-_COLOURS = 96
+_COLOURS, _LABEL = 96, 30
 _FONT: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["Inter", "Helvetica Neue", "DejaVu Sans"],
     "font.size": 9.0, "text.color": _INK, "axes.labelcolor": _SOFT, "xtick.color": _SOFT,
@@ -192,7 +192,7 @@ def _best(axes: Axes, chapter: Chapter) -> None:
 
 
 def _label(description: str) -> str:
-    return fit(" ".join(description.split()), 34)
+    return fit(" ".join(description.split()), _LABEL)
 
 
 def _heldout(axes: Axes, chapter: Chapter) -> None:

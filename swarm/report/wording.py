@@ -64,7 +64,7 @@ def described(text: str) -> str:
 
 
 def short(commit: str) -> str:
-    return commit[:10]
+    return commit[:8]
 
 
 def listed(names: list[str]) -> str:
