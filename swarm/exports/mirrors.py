@@ -44,8 +44,7 @@ SESSIONS = 300
 TOOLS = {
     "tensorboard": Tool("to_tensorboard", 200_000, SESSIONS, {}, "tensorboard --logdir '{}'"),
     "mlflow": Tool(
-        "to_mlflow", 5_000,
-        5_000,
+        "to_mlflow", 5_000, 5_000,
         # The file store is in maintenance, and refused unless this is set; the library's
         # telemetry is not wanted.
         {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -53,8 +52,7 @@ TOOLS = {
         "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri '{}'",
     ),
     "wandb": Tool(
-        "to_wandb", 10_000,
-        0,
+        "to_wandb", 10_000, 0,
         {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false",
          "WANDB_CONSOLE": "off"},
         "wandb sync '{}'/wandb/offline-run-* puts it online",
@@ -69,12 +67,7 @@ def mirror(tool: str, paths: Paths, board: Leaderboard, folder: Path) -> str:
     missing.
     """
     chosen = TOOLS[tool]
-    count = sum(len(known.entries) for known in board.classes.values())
-    if count > chosen.most:
-        raise Refused(
-            f"{count:,} experiments are too many for {tool}: it is slow beyond {chosen.most:,}",
-            "swarm export night.parquet takes any number",
-        )
+    refuse_too_many(tool, sum(len(known.entries) for known in board.classes.values()))
     config.tell_libraries(chosen.environment)
     write: Callable[[Swarm, Path], None] = import_module(f"swarm.exports.{chosen.module}").write
     scale = board.config.scale if board.config else ""
@@ -84,6 +77,16 @@ def mirror(tool: str, paths: Paths, board: Leaderboard, folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         write(Swarm(paths.tag, board, list(runs(board, constants))), folder.absolute())
     return f"to look at it: {chosen.shown.format(folder)}"
+
+
+def refuse_too_many(tool: str, experiments: int) -> None:
+    """Raise `Refused` where a tool would take for ever, then and whenever it shows them."""
+    most = TOOLS[tool].most
+    if experiments > most:
+        raise Refused(
+            f"{experiments:,} experiments are too many for {tool}: it is slow beyond {most:,}",
+            "swarm export night.parquet takes any number",
+        )
 
 
 def _commits(board: Leaderboard, most: int) -> list[str]:

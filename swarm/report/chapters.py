@@ -58,7 +58,7 @@ def timeline(story: Story, chapter: Chapter) -> Iterator[Block]:
 
             )
         )  # fmt: skip
-    yield Table(head, _middle_out(rows), frozenset({0, 3, 4, 5, 6, 9}))
+    yield Table(head, middle_out(rows), frozenset({0, 3, 4, 5, 6, 9}))
     yield Paragraph(
         "Δ is against the row above, over all trials of both, ± its standard error; in total:"
         " against the baseline. Below zero is better."
@@ -87,7 +87,7 @@ def _after(story: Story, time: datetime) -> str:
     return hours((time - began).total_seconds()) if began else "-"
 
 
-def _middle_out(rows: list[Sequence[Text]]) -> list[Sequence[Text]]:
+def middle_out(rows: list[Sequence[Text]]) -> list[Sequence[Text]]:
     """The first and the last where there are too many."""
     if len(rows) <= _MOST_STEPS:
         return rows

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from swarm.errors import SwarmError
-from swarm.report.labels import place
 from swarm.report.opening import title
 from swarm.report.story import Chapter, Dot, Story
 from swarm.report.wording import counted, digits, hours, number
@@ -22,6 +21,8 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
     from PIL import Image  # which matplotlib itself needs
+
+    from swarm.report.labels import place
 except ImportError as error:
     raise SwarmError("matplotlib is not installed", "pip install 'swarm-research[plot]'") from error
 
@@ -31,7 +32,7 @@ _WIDTH, _HEIGHT, _DPI, _MOST_CLASSES = 9.2, 5.2, 170, 4
 _BAND = 0.1
 _COLOURS, _LABEL = 96, 30
 _FONT: dict[Any, Any] = {
-    "font.family": "sans-serif", "font.sans-serif": ["Inter", "Helvetica Neue", "DejaVu Sans"],
+    "font.family": "DejaVu Sans",  # which comes with matplotlib
     "font.size": 9.0, "text.color": _INK, "axes.labelcolor": _SOFT, "xtick.color": _SOFT,
     "ytick.color": _SOFT, "axes.unicode_minus": True, "text.parse_math": False,
 }  # fmt: skip
