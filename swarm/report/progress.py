@@ -19,6 +19,7 @@ try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
     from PIL import Image  # which matplotlib itself needs
 
@@ -29,8 +30,8 @@ except ImportError as error:
 _PAPER, _INK, _SOFT, _GRID = "#ffffff", "#1f2328", "#656d76", "#e7eaee"
 _TRIED, _KEPT, _LINE, _HELDOUT, _CRASH = "#b4bac2", "#4cb782", "#157f3c", "#7c5cd6", "#d06a5f"
 _WIDTH, _HEIGHT, _DPI, _MOST_CLASSES = 9.2, 5.2, 170, 4
-_BAND = 0.1
-_COLOURS, _LABEL = 96, 30
+_BAND, _MANY = 0.1, 300
+_COLOURS, _LABEL = 256, 30
 _FONT: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # which comes with matplotlib
     "font.size": 9.0, "text.color": _INK, "axes.labelcolor": _SOFT, "xtick.color": _SOFT,
@@ -71,7 +72,9 @@ def _png(figure: Figure) -> bytes:
     drawn, file = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", facecolor=_PAPER)
     picture = Image.open(drawn).convert("RGB")
-    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    picture.quantize(_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        file, "png", optimize=True
+    )
     return file.getvalue()
 
 
@@ -86,19 +89,24 @@ def _plot(axes: Axes, story: Story, chapter: Chapter) -> None:
     _dots(axes, view, [dot for dot in scored if dot.kept], _KEPT, "kept")
     failed = [dot.number for dot in chapter.dots if dot.val_bpb is None]
     if failed:
+        many = len(failed) >= _MANY
         axes.plot(
-            failed, [view.beyond(0.07)] * len(failed), linestyle="", marker="x", markersize=3.4,
-            markeredgewidth=0.8, color=_CRASH, alpha=_alpha(len(failed)), label="no score",
-            zorder=2,
+            failed, [view.beyond(0.07)] * len(failed), linestyle="", marker="|" if many else "x",
+            markersize=3.4, markeredgewidth=0.3 if many else 0.8, color=_CRASH,
+            alpha=_alpha(len(failed)), label="no score", zorder=2,
         )  # fmt: skip
     _lineage(axes, chapter, last)
     _heldout(axes, chapter)
     _best(axes, chapter)
-    axes.legend(
+    legend = axes.legend(
         loc="lower left", bbox_to_anchor=(-0.008, 1.0), ncols=7, frameon=False, fontsize=8,
         handletextpad=0.45, columnspacing=1.3, borderaxespad=0.25, handlelength=1.5,
-        labelcolor=_SOFT, markerscale=1.15,
+        labelcolor=_SOFT,
     )  # fmt: skip
+    for handle in legend.legend_handles:  # as faint as the dots they would not be seen
+        if isinstance(handle, Line2D):
+            handle.set_alpha(1.0)
+            handle.set_markersize(max(handle.get_markersize(), 4.5))
 
 
 def range_of(chapter: Chapter) -> View:
@@ -113,7 +121,7 @@ def range_of(chapter: Chapter) -> View:
     sigma = chapter.noise.sd
     bottom, top = min(line), max(line)
     span = max(top - bottom, 4 * sigma)
-    low = max(scores[0], bottom - 0.35 * span)
+    low = min(bottom, max(scores[0], bottom - 0.35 * span))
     high = max(top + 2 * sigma, min(scores[int(0.8 * (len(scores) - 1))], top + 0.6 * span))
     margin = 0.07 * (high - low)
     return View(low - margin, high + margin)
@@ -126,7 +134,7 @@ def _dots(axes: Axes, view: View, dots: Sequence[Dot], colour: str, label: str) 
     for dot in dots:
         value = dot.val_bpb or 0.0
         (above if value > view.high else below if value < view.low else inside).append(dot)
-    size = 5.0 if len(dots) < 300 else 3.6 if len(dots) < 3000 else 1.8
+    size = 5.0 if len(dots) < _MANY else 3.6 if len(dots) < 10 * _MANY else 1.8
     style: dict[str, Any] = {
         "linestyle": "",
         "markeredgewidth": 0,
@@ -145,7 +153,7 @@ def _dots(axes: Axes, view: View, dots: Sequence[Dot], colour: str, label: str) 
 
 
 def _alpha(count: int) -> float:
-    return 0.9 if count < 300 else 0.6 if count < 3000 else 0.25
+    return 0.9 if count < _MANY else 0.6 if count < 10 * _MANY else 0.25
 
 
 def _lineage(axes: Axes, chapter: Chapter, last: int) -> None:
