@@ -398,7 +398,7 @@ def test_labels_lie_over_no_other() -> None:
     axes.set_xlim(0, 210)
     axes.set_ylim(0.3, 1.1)
     wanted = [(float(a), b, f"change number {a} of many") for a, b in zip(x, y, strict=True)]
-    count = labels.place(axes, wanted, (x, y, 210))
+    count = labels.place(axes, wanted, (x, y, [0.001] * len(x), 210))
     boxes = [label.get_window_extent() for label in axes.texts if label.get_text()]
     assert 3 < count == len(boxes) <= labels.MOST
     for one, other in itertools.combinations(boxes, 2):

@@ -35,6 +35,8 @@ def report(session: Session) -> None:
 def export(session: Session) -> None:
     session.refuse_agents("exports, which hold held-out scores,")
     given, paths = session.arguments, session.paths
+    if given.to and (given.format or given.trials):
+        raise UsageError("--to takes neither --format nor --trials", "swarm export --to mlflow")
     if given.to:
         from swarm.exports import mirrors
 

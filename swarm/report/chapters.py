@@ -126,7 +126,7 @@ def _offer(chapter: Chapter, doubt: Doubt) -> tuple[Inline, ...]:
     if not doubt.parent_is_simpler:
         return ("Without it train.py is not simpler, so it stays.",)
     if doubt.is_last and doubt.parent_commit:
-        take = f"git checkout {doubt.parent_commit} -- train.py"
+        take = f"git checkout {short(doubt.parent_commit)} -- train.py"
         return ("Ties go to the simpler train.py: ", Code(take), " takes it.")
     final = chapter.result.final
     tip = short(final.commit) if final else "HEAD"
@@ -146,6 +146,7 @@ def contributions(story: Story) -> Iterator[Block]:
         " replicates included."
     )
     if story.directions:
+        yield Heading(3, "By direction")
         rows = [
             (fit(name.partition(":")[0], _NAME), str(tried), str(kept))
             for name, tried, kept in story.directions[:_MOST_ROWS]
@@ -278,7 +279,7 @@ def sureness(chapter: Chapter) -> Iterator[Block]:
     held = (
         str(chapter.drift)
         if chapter.drift
-        else "no trial of the baseline and of the result was evaluated on the held-out text"
+        else "not known: not both the baseline and the result were evaluated on it"
     )
     items.append((Strong("Held-out text."), f" {held[:1].upper()}{held[1:]}."))
     if chapter.duty is not None:

@@ -12,7 +12,8 @@ MOST, _TRIED = 14, 50
 _COLOUR, _LEADER = "#3d444d", "#a9b1ba"
 _PAD, _CLEARANCE = 1.5, 4.0
 _LEADER_PARTS = 12
-Line: TypeAlias = tuple[Sequence[float], Sequence[float], float]
+Line: TypeAlias = tuple[Sequence[float], Sequence[float], Sequence[float], float]
+"""x and y of its points, their errors, and the x at which it ends."""
 
 
 class Box(NamedTuple):
@@ -112,14 +113,16 @@ def _leader(end: tuple[float, float], target: tuple[float, float]) -> list[Box]:
 
 
 def _obstacles(axes: Axes, line: Line) -> list[Box]:
-    """The steps of the line as thin boxes, and its points as square ones, in pixels."""
-    x, y, last = line
+    """The steps of the line and its error bars, as thin boxes in pixels."""
+    x, y, errors, last = line
     corners = list(zip(x, y, strict=True))
     found = list[Box]()
     for at, (left, height) in enumerate(corners):
         right = corners[at + 1][0] if at + 1 < len(corners) else last
         below = corners[at + 1][1] if at + 1 < len(corners) else height
-        for one, other in (((left, height), (right, height)), ((right, height), (right, below))):
+        bar = ((left, height - errors[at]), (left, height + errors[at]))
+        across, down = ((left, height), (right, height)), ((right, height), (right, below))
+        for one, other in (bar, across, down):
             (x0, y0), (x1, y1) = axes.transData.transform([one, other])
             found.append(_padded(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1), _CLEARANCE))
     return found

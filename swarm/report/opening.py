@@ -15,7 +15,7 @@ from swarm.report.blocks import (
     Table,
     Text,
 )
-from swarm.report.result import Improvement, Result, Score
+from swarm.report.result import Improvement, Measured, Result, Score
 from swarm.report.story import Chapter, Story
 from swarm.report.wording import (
     counted,
@@ -84,12 +84,16 @@ def _found(chapter: Chapter) -> tuple[Inline, ...]:
     if found.final is None or found.improvement is None or found.baseline is None:
         return (Strong("None of them is believed to be better than the baseline"), ".")
     gain = found.improvement
-    verb = "lowered" if gain.absolute.value > 0 else "changed"
-    percent = number(-gain.percent.value, min(2, digits(gain.percent.error)), sign=True)
-    sentence = (
-        f"{found.final.experiment} {verb} val_bpb from {_mean(found.baseline)} to"
-        f" {_mean(found.final)} ({percent} %, {abs(gain.sigmas.value):.1f} σ of a trial)"
-    )
+    decimals = min(4, digits(found.final.val_bpb.error))
+    before, after = _mean(found.baseline, decimals), _mean(found.final, decimals)
+    name = found.final.experiment
+    shown = min(2, digits(gain.percent.error))
+    percent = uncertain(Measured(-gain.percent.value, gain.percent.error), True, "", shown)
+    change = f"{percent} %, {abs(gain.sigmas.value):.1f} σ of a trial"
+    if found.standing == "confirmed":
+        sentence = f"{name} lowered val_bpb from {before} to {after} ({change})"
+    else:
+        sentence = f"{name} scored {after}, the baseline {before} val_bpb ({change})"
     return (Strong(sentence), ". ", *_sureness(found), " ", _made_of(chapter))
 
 
@@ -99,8 +103,7 @@ def _sureness(found: Result) -> tuple[Inline, ...]:
         other = found.incumbent
         if other and found.final and other.experiment != found.final.experiment:
             text += (
-                f"; the search builds on {other.experiment} by now ({_mean(other)}), which is only"
-                " probably better"
+                f"; the search builds on {other.experiment} by now, which is only probably better"
             )
         return (f"{text}.",)
     if found.standing == "claimed":
@@ -123,8 +126,8 @@ def _made_of(chapter: Chapter) -> str:
     return f"{text}."
 
 
-def _mean(score: Score) -> str:
-    return number(score.val_bpb.value, min(4, digits(score.val_bpb.error)))
+def _mean(score: Score, decimals: int) -> str:
+    return number(score.val_bpb.value, decimals)
 
 
 def _score_rows(chapter: Chapter) -> Iterator[tuple[Text, Text]]:
@@ -187,6 +190,8 @@ def _cost(story: Story) -> str:
     spend = story.spend
     devices = spend["devices_usd"]
     models = f"models {usd(spend['agents_usd'])} USD for {tokens(spend['tokens'])} tokens"
+    if not spend["tokens"] and not spend["uncounted_calls"]:
+        models = "no language model was used"
     unpriced = spend["unpriced_tokens"]
     if unpriced:
         models += f" ({tokens(unpriced)} of them at no known price)"

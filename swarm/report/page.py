@@ -75,10 +75,8 @@ def _table(table: Table) -> str:
         "<tr>" + "".join(_cell("td", at, text, table) for at, text in enumerate(row)) + "</tr>"
         for row in table.rows
     )
-    return (
-        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody>\n</table></div>"
-    )
+    head = f"<thead><tr>{head}</tr></thead>\n" if any(table.head) else ""
+    return f'<div class="scroll"><table>\n{head}<tbody>\n{rows}\n</tbody>\n</table></div>'
 
 
 def _cell(tag: str, at: int, text: Text, table: Table) -> str:

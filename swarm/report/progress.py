@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from swarm.errors import SwarmError
 from swarm.report.opening import title
+from swarm.report.result import Measured
 from swarm.report.story import Chapter, Dot, Story
 from swarm.report.wording import counted, digits, hours, number
 from swarm.views.table import fit
@@ -117,12 +118,13 @@ def range_of(chapter: Chapter) -> View:
     scores = sorted(dot.val_bpb for dot in chapter.dots if dot.val_bpb is not None)
     if not scores:
         return View(0.0, 1.0)
-    line = [point.val_bpb.value for point in chapter.lineage] or [statistics.median(scores)]
-    sigma = chapter.noise.sd
-    bottom, top = min(line), max(line)
-    span = max(top - bottom, 4 * sigma)
+    middle = statistics.median(scores)
+    points = [point.val_bpb for point in chapter.lineage] or [Measured(middle, chapter.noise.sd)]
+    bottom = min(point.value - point.error for point in points)
+    top = max(point.value + point.error for point in points)
+    span = top - bottom
     low = min(bottom, max(scores[0], bottom - 0.35 * span))
-    high = max(top + 2 * sigma, min(scores[int(0.8 * (len(scores) - 1))], top + 0.6 * span))
+    high = max(top, min(scores[int(0.8 * (len(scores) - 1))], top + 0.6 * span))
     margin = 0.07 * (high - low)
     return View(low - margin, high + margin)
 
@@ -184,7 +186,7 @@ def _lineage(axes: Axes, chapter: Chapter, last: int) -> None:
     place(
         axes,
         [(x[at], y[at], _label(points[at].description)) for at in order],
-        (x, y, last),
+        (x, y, [point.val_bpb.error for point in points], last),
     )
 
 
@@ -253,7 +255,7 @@ def headline(story: Story, chapter: Chapter) -> tuple[str, str]:
         name = f"{name}: no improvement yet" if chapter.scored else f"{name}: no score yet"
     parts = [
         f"{counted(chapter.experiments, 'experiment')} in {hours(story.attendance.wall)}",
-        f"{chapter.keeps:,} kept, {chapter.claims:,} confirmed",
+        f"{chapter.keeps:,} kept, {chapter.confirmed:,} confirmed",
         f"σ of a trial {number(chapter.noise.sd, digits(chapter.noise.sd))}",
         fit(chapter.name, 60),
     ]

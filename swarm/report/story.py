@@ -61,6 +61,7 @@ class Chapter:
     scored: int
     trials: int
     keeps: int
+    confirmed: int
     claims: int
     false_keeps: float
     false_claims: float
@@ -185,6 +186,7 @@ def _chapter(
         scored=sum(entry.estimate is not None for entry in tried),
         trials=sum(len(entry.trials) for entry in known.entries.values()),
         keeps=sum(entry.kind == "keep" for entry in tried),
+        confirmed=sum(entry.confirmed for entry in tried),
         claims=len(claims),
         false_keeps=math.fsum(kept),
         false_claims=math.fsum(claims),
