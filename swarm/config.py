@@ -98,6 +98,11 @@ def environ() -> dict[str, str]:
     return dict(os.environ)
 
 
+def tell_libraries(settings: Mapping[str, str]) -> None:
+    """Put into the environment what a library reads there when it is imported."""
+    os.environ.update(settings)
+
+
 def forget_git() -> None:
     """Drop what a git hook or alias put there: our git commands name their own checkout.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarm import __version__
-from swarm.verbs import reading, running, working
+from swarm.verbs import reading, reporting, running, working
 from swarm.verbs.grammar import Parser
 
 
@@ -16,6 +16,6 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"swarm {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (running, reading, working):
+    for module in (running, reading, reporting, working):
         module.declare(verbs)
     return top

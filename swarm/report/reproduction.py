@@ -1,0 +1,59 @@
+"""How to repeat a result: which commit, on what, by which commands, and what to expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from swarm.report.blocks import Block, Code, Listing, Paragraph, Text
+from swarm.report.story import Chapter, Story
+from swarm.report.wording import counted, digits, number
+
+_PREPARED = ("builtin", "climbmix")
+_SEEDS = 8
+
+
+def reproduction(story: Story, chapter: Chapter) -> Iterator[Block]:
+    """Commands that train the result's commit as the swarm did."""
+    score = chapter.result.final or chapter.result.baseline
+    if score is None:
+        yield Paragraph("There is nothing to repeat: no experiment has a score.")
+        return
+    folder = f"../{story.tag}-{score.experiment}"
+    config = story.config
+    seed = chapter.seeds[0] if chapter.seeds else 42
+    yield Listing(
+        "\n".join(
+            (
+                f"git worktree add {folder} {score.commit}",
+                f"cd {folder}",
+                _prepare(story),
+                f"SWARM_SCALE={config.scale} SWARM_SECONDS={config.seconds:g} SWARM_SEED={seed}"
+                " python train.py",
+            )
+        )
+    )
+    sigma, shown = chapter.noise.sd, digits(chapter.noise.sd)
+    seeds = ", ".join(map(str, chapter.seeds[:_SEEDS])) + (", …" * (len(chapter.seeds) > _SEEDS))
+    expected: Text = (
+        f"Expect val_bpb {number(score.val_bpb.value, shown)} ± {number(sigma, shown)} (the SD of"
+        f" one trial), on {chapter.name}. The swarm's {counted(score.trials, 'trial')} had"
+        f" {'the seeds' if len(chapter.seeds) > 1 else 'the seed'} {seeds}; another seed differs by"
+        " noise alone. In a clone, fetch the commit first: ",
+        Code(f"git fetch origin refs/swarm/{story.tag}/{score.experiment}"),
+        ".",
+    )
+    yield Paragraph(expected)
+    digest = f" (fingerprint {config.dataset_fingerprint})" if config.dataset_fingerprint else ""
+    version = f"swarm {story.version}, " if story.version else ""
+    yield Paragraph(
+        f"Made with {version}policy {config.policy}, dataset {story.dataset}{digest}, scale"
+        f" {config.scale}, {config.seconds:g} s of training a trial."
+    )
+
+
+def _prepare(story: Story) -> str:
+    """The command that makes the dataset, where its name says which one it is."""
+    source = story.dataset.split("-")[0]
+    if source in _PREPARED:
+        return f"python prepare.py --dataset {source} --scale {story.config.scale}"
+    return "python prepare.py --dataset FOLDER  # with the texts that the swarm had"
