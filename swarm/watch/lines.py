@@ -22,6 +22,7 @@ from textual.strip import Strip
 from swarm.watch.cells import Line
 
 _ELLIPSIS = Segment("…")
+_ASIDE = 8
 
 
 @lru_cache(maxsize=256)
@@ -67,6 +68,12 @@ class Lines(ScrollView, can_focus=True):
         row = number - round(self.scroll_y) + self._above
         if self._above <= row < self.size.height:
             self.refresh(Region(0, row, self.size.width, 1))
+
+    def action_scroll_left(self) -> None:
+        self.scroll_relative(x=-_ASIDE, animate=False)
+
+    def action_scroll_right(self) -> None:
+        self.scroll_relative(x=_ASIDE, animate=False)
 
     def render_line(self, y: int) -> Strip:
         if y < self._above:

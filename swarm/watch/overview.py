@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import sys
 from collections.abc import Mapping
 from typing import ClassVar, get_args
 
@@ -234,9 +235,11 @@ class Overview(Screen[None]):
         """Leave the terminal to tmux until it is detached from."""
         worker = self._workers.chosen
         try:
-            command, environment = await asyncio.to_thread(
-                self._observer.attaching, worker, self._environment
-            )
+            # Textual's stand-in has no encoding, which libtmux asks for when it is imported.
+            with contextlib.redirect_stdout(sys.__stdout__):
+                command, environment = await asyncio.to_thread(
+                    self._observer.attaching, worker, self._environment
+                )
             with self.app.suspend():
                 done = subprocess.run(command, env=environment, check=False)
         except SwarmError as error:
