@@ -351,15 +351,17 @@ def test_text_of_agents_is_text(story: Story) -> None:
 def test_a_damaged_journal_is_told_and_followed_again(story: Story) -> None:
     journal = story.paths.journal
     whole = journal.read_bytes()
+    seq = whole.count(b"\n") + 1
+    line = msgspec.json.encode(records.Note(worker="cpu0", text="x", seq=seq, time=nights.BEGAN))
 
     async def look(terminal: Terminal) -> None:
         def told(text: str) -> Callable[[], bool]:
             return lambda: text in " ".join(terminal.text("notice").split())
 
-        journal.write_bytes(whole + b'{"kind":"rubbish"}\n')
+        journal.write_bytes(whole + line.replace(b'"note"', b'"no!e"') + b"\n")
         await terminal.until(told("is damaged"))
         assert "race  running" in terminal.pane("header"), "what was known is still shown"
-        journal.write_bytes(whole)
+        journal.write_bytes(whole + line + b"\n")
         await terminal.until(lambda: not terminal.text("notice"))
         journal.write_bytes(whole[: whole.rfind(b"\n", 0, -1) + 1])
         await terminal.until(told("is shorter than when it was last read"))

@@ -5,6 +5,7 @@ It is called in threads, so that folding a long journal does not keep anyone fro
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -65,7 +66,7 @@ class Observer:
         self._fold = Leaderboard(Journal(paths.journal))
         self._alone = threading.Lock()
         self._damaged: SwarmError | None = None
-        self._damaged_size = -1
+        self._damaged_version = (0, 0)
         self._progress_of: _State | None = None
         self._board_of: tuple[_State, Query] | None = None
         self._board, self._progress = Board(), curve.Progress()
@@ -120,17 +121,18 @@ class Observer:
             return panes.attaching(self.paths, self._fold, worker, environment)
 
     def _refresh(self) -> None:
-        """Fold what is new. A damaged journal is folded anew once its size has changed."""
-        size = self._fold.journal.size()
+        """Fold what is new. A damaged journal is folded anew once somebody has changed it."""
+        found = os.stat(self.paths.journal)
+        version = found.st_size, found.st_mtime_ns
         if self._damaged is not None:
-            if size == self._damaged_size:
+            if version == self._damaged_version:
                 raise self._damaged
             self._fold = Leaderboard(Journal(self.paths.journal))
             self._board_of = self._progress_of = self._damaged = None
         try:
             self._fold.refresh()
         except JournalError as error:
-            self._damaged, self._damaged_size = error, size
+            self._damaged, self._damaged_version = error, version
             raise
         workers = self._fold.active.keys()
         if not workers or not workers <= self._fold.workers.keys():
