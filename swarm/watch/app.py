@@ -16,6 +16,7 @@ class Watch(App[None]):
     """Shows a swarm until somebody quits."""
 
     CSS_PATH = "watch.tcss"
+    TITLE = "swarm watch"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "quit", show=False, priority=True),

@@ -22,6 +22,7 @@ from textual.strip import Strip
 from swarm.watch.cells import Line
 
 _ELLIPSIS = Segment("…")
+_ASIDE = 8
 
 
 @lru_cache(maxsize=256)
@@ -30,10 +31,9 @@ def _style(words: str) -> Style:
 
 
 class Lines(ScrollView, can_focus=True):
-    """Lines under a heading. `follows`: it stays at the end, unless somebody has scrolled up."""
+    """Lines under a heading."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--heading"}
-    follows = False
 
     def __init__(self, heading: Line = (), **named: str) -> None:
         super().__init__(**named)  # type: ignore[arg-type]  # id and classes
@@ -44,7 +44,6 @@ class Lines(ScrollView, can_focus=True):
     def show(self, lines: Sequence[Line], heading: Line | None = None) -> None:
         """Replace the lines; what stays as it was is not drawn again."""
         before, after = self.lines, tuple(lines)
-        was_at_end = self.scroll_y >= self.max_scroll_y
         if heading is not None and heading != self.heading:
             self.heading = heading
             self.refresh(Region(0, 0, self.size.width, self._above))
@@ -59,14 +58,18 @@ class Lines(ScrollView, can_focus=True):
             for number in range(top, min(len(after), top + self.size.height)):
                 if before[number] != after[number]:
                     self.refresh_row(number)
-        if self.follows and was_at_end:
-            self.scroll_end(animate=False)
 
     def refresh_row(self, number: int) -> None:
         """Draw a line again, if it is seen."""
         row = number - round(self.scroll_y) + self._above
         if self._above <= row < self.size.height:
             self.refresh(Region(0, row, self.size.width, 1))
+
+    def action_scroll_left(self) -> None:
+        self.scroll_relative(x=-_ASIDE, animate=False)
+
+    def action_scroll_right(self) -> None:
+        self.scroll_relative(x=_ASIDE, animate=False)
 
     def render_line(self, y: int) -> Strip:
         if y < self._above:
@@ -128,6 +131,23 @@ def _width(line: Line) -> int:
     return sum(cell_len(text) for text, _ in line)
 
 
+class Tail(Lines):
+    """Lines of which the last are seen, unless somebody has scrolled up."""
+
+    _height = 0
+
+    def show(self, lines: Sequence[Line], heading: Line | None = None) -> None:
+        was_at_end = self.scroll_y >= self.max_scroll_y
+        super().show(lines, heading)
+        if was_at_end:
+            self.scroll_end(animate=False)
+
+    def on_resize(self) -> None:
+        if self.scroll_y + self._height >= self.virtual_size.height:
+            self.scroll_end(animate=False)
+        self._height = self.size.height
+
+
 class Choices(Lines):
     """Lines of which one is chosen; each has a name, which the choice sticks to."""
 
@@ -163,7 +183,7 @@ class Choices(Lines):
 
     def offer(self, named: dict[str, Line]) -> None:
         """Show these lines. Who has not moved from the first line stays at the first."""
-        chosen, cursor = self.chosen, self._cursor
+        chosen, cursor, was_seen = self.chosen, self._cursor, self._sees_choice
         self._names = tuple(named)
         if cursor and chosen in named:
             self._cursor = self._names.index(chosen)
@@ -172,6 +192,8 @@ class Choices(Lines):
         self.show(tuple(named.values()))
         if self._cursor != cursor:
             self.refresh()
+        if was_seen:
+            self._reveal()
         if self.chosen != chosen:
             self.post_message(self.Moved(self))
 
@@ -192,10 +214,14 @@ class Choices(Lines):
 
     def _reveal(self) -> None:
         """Scroll to the chosen line, if it is not seen."""
-        top, page = round(self.scroll_y), self._page
-        if not top <= self._cursor < top + page:
-            y = self._cursor if self._cursor < top else self._cursor - page + 1
+        if not self._sees_choice:
+            above = self._cursor < round(self.scroll_y)
+            y = self._cursor if above else self._cursor - self._page + 1
             self.scroll_to(y=y, animate=False, force=True)
+
+    @property
+    def _sees_choice(self) -> bool:
+        return 0 <= self._cursor - round(self.scroll_y) < self._page
 
     def on_resize(self) -> None:
         self._reveal()

@@ -5,15 +5,17 @@ It is called in threads, so that folding a long journal does not keep anyone fro
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
 from swarm import control, logfile, panes, records
-from swarm.errors import JournalError, SwarmError
+from swarm.errors import JournalError, Refused, SwarmError
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
@@ -26,6 +28,8 @@ from swarm.watch.board import Board, Query
 from swarm.watch.cells import clean
 
 _LOG_LINES = 100
+_State = tuple[int, str]
+"""So many lines of the journal were folded; the name of a device class."""
 
 
 class Log(NamedTuple):
@@ -63,22 +67,21 @@ class Observer:
         self._fold = Leaderboard(Journal(paths.journal))
         self._alone = threading.Lock()
         self._damaged: SwarmError | None = None
-        self._damaged_size = -1
-        self._board_of: tuple[int, Query] | None = None
+        self._damaged_version = (0, 0)
+        self._progress_of: _State | None = None
+        self._board_of: tuple[_State, Query] | None = None
         self._board, self._progress = Board(), curve.Progress()
 
     def look(self, query: Query) -> Snapshot:
         """The swarm as it is now. Raises `SwarmError` while its journal is damaged or away."""
-        with self._alone:
+        with self._alone, _translated():
             self._refresh()
             began = self._cpu_time()
             fold = self._fold
             status = documents.status(self.paths, fold, self._clock())
             known = self._class(query)
-            asked = fold.cursor.lines, query._replace(worker="", of_trial=False)
-            if known is not None and asked != self._board_of:
-                self._board, self._progress = board.of(known, query), curve.of(fold, known)
-                self._board_of = asked
+            if known is not None:
+                self._survey(known, query._replace(worker="", of_trial=False))
             return Snapshot(
                 status,
                 frozenset(name for name in fold.active if fold.workers[name].paused),
@@ -92,6 +95,8 @@ class Observer:
     def experiment(self, name: str) -> tuple[str, str, str]:
         """What is known of an experiment, its diff, and its verdict in a word."""
         with self._alone:
+            if name not in self._fold.claims:
+                raise Refused(f"there is no experiment '{name}' now", "the journal was cut")
             entry = self._fold.entry(name)
             told = boards.experiment(self._fold, entry, table.Style(False, 0))
             parent = entry.claim.parent
@@ -101,10 +106,11 @@ class Observer:
 
     def toggle(self, worker: str) -> records.Action:
         """Pause a worker, or have one that is paused or parked go on. Raises `SwarmError`."""
-        with self._alone:
+        with self._alone, _translated():
             self._refresh()
-            state = self._fold.workers[worker]
-            action: records.Action = "resume" if state.paused or state.parked else "pause"
+            state = self._fold.workers.get(worker)
+            goes_on = state is not None and bool(state.paused or state.parked)
+            action: records.Action = "resume" if goes_on else "pause"
             control.ask(self.paths, self._fold, action, [worker])
             return action
 
@@ -116,23 +122,30 @@ class Observer:
             return panes.attaching(self.paths, self._fold, worker, environment)
 
     def _refresh(self) -> None:
-        """Fold what is new. A damaged journal is folded anew once its size has changed."""
+        """Fold what is new. A damaged journal is folded anew once somebody has changed it."""
+        found = os.stat(self.paths.journal)
+        version = found.st_size, found.st_mtime_ns
+        if self._damaged is not None:
+            if version == self._damaged_version:
+                raise self._damaged
+            self._fold = Leaderboard(Journal(self.paths.journal))
+            self._board_of = self._progress_of = self._damaged = None
         try:
-            size = self._fold.journal.size()
-            if self._damaged is not None:
-                if size == self._damaged_size:
-                    raise self._damaged
-                self._fold, self._board_of = Leaderboard(Journal(self.paths.journal)), None
-                self._damaged = None
             self._fold.refresh()
-        except OSError as error:
-            raise SwarmError(f"cannot read {self.paths.journal}: {error.strerror}") from error
         except JournalError as error:
-            self._damaged, self._damaged_size = error, size
+            self._damaged, self._damaged_version = error, version
             raise
         workers = self._fold.active.keys()
         if not workers or not workers <= self._fold.workers.keys():
             raise SwarmError("the swarm is being laid out")
+
+    def _survey(self, known: DeviceClass, query: Query) -> None:
+        """Put together anew what is not as it was: a long journal takes a while."""
+        state = self._fold.cursor.lines, known.name
+        if state != self._progress_of:
+            self._progress, self._progress_of = curve.of(self._fold, known), state
+        if (state, query) != self._board_of:
+            self._board, self._board_of = board.of(known, query), (state, query)
 
     def _class(self, query: Query) -> DeviceClass | None:
         return self._fold.classes.get(query.device_class) or self._fold.primary
@@ -169,3 +182,11 @@ class Observer:
             check=False,
         )  # fmt: skip
         return done.stdout if done.returncode == 0 else f"git diff: {done.stderr.strip()}"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SwarmError(f"cannot read {error.filename}: {error.strerror}") from error

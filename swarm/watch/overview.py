@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import sys
 from collections.abc import Mapping
 from typing import ClassVar, get_args
 
@@ -18,7 +19,7 @@ from textual.widgets import Footer, Input, Static
 from swarm.errors import SwarmError
 from swarm.watch import cells, curve, screens
 from swarm.watch.board import Query, Sort
-from swarm.watch.lines import Choices, Lines
+from swarm.watch.lines import Choices, Lines, Tail
 from swarm.watch.observer import Log, Observer, Snapshot
 
 _LEAST_SHARE = 50
@@ -63,12 +64,6 @@ class Curve(Lines, can_focus=False):
         self.draw(self.found)
 
 
-class FollowedLog(Lines):
-    """The end of a log, as it grows."""
-
-    follows = True
-
-
 class Overview(Screen[None]):
     """A swarm on one screen."""
 
@@ -101,7 +96,7 @@ class Overview(Screen[None]):
         self._header = Header(id="header")
         self._workers = Choices(cells.WORKERS_HEADING, id="workers")
         self._board = Choices(cells.BOARD_HEADING, id="board")
-        self._curve, self._log = Curve(id="curve"), FollowedLog(id="log")
+        self._curve, self._log = Curve(id="curve"), Tail(id="log")
         self._notice = Static(id="notice", markup=False)
         self._input = Input(id="search", placeholder="search", compact=True)
 
@@ -226,7 +221,11 @@ class Overview(Screen[None]):
 
     @work
     async def _open(self, experiment: str) -> None:
-        found = await asyncio.to_thread(self._observer.experiment, experiment)
+        try:
+            found = await asyncio.to_thread(self._observer.experiment, experiment)
+        except SwarmError as error:
+            self._warn(error)
+            return
         self.app.push_screen(screens.experiment(*found, self.size.width))
 
     @work
@@ -234,13 +233,15 @@ class Overview(Screen[None]):
         """Leave the terminal to tmux until it is detached from."""
         worker = self._workers.chosen
         try:
-            command, environment = await asyncio.to_thread(
-                self._observer.attaching, worker, self._environment
-            )
+            # Textual's stand-in has no encoding, which libtmux asks for when it is imported.
+            with contextlib.redirect_stdout(sys.__stdout__):
+                command, environment = await asyncio.to_thread(
+                    self._observer.attaching, worker, self._environment
+                )
             with self.app.suspend():
                 done = subprocess.run(command, env=environment, check=False)
         except SwarmError as error:
-            self._warn(f"{error}; {error.hint}")
+            self._warn(error)
         except SuspendNotSupported:
             self._warn(f"this terminal cannot be left; swarm attach {worker}")
         else:
@@ -253,7 +254,7 @@ class Overview(Screen[None]):
         try:
             action = await asyncio.to_thread(self._observer.toggle, worker)
         except SwarmError as error:
-            self._warn(f"{error}; {error.hint}" if error.hint else str(error))
+            self._warn(error)
             return
         self.notify(f"{action}: {worker}", markup=False)
         self._wake.set()
@@ -308,5 +309,6 @@ class Overview(Screen[None]):
             self._input.remove_class("-shown")
             self._board.focus()
 
-    def _warn(self, text: str) -> None:
-        self.notify(text, severity="warning", markup=False)
+    def _warn(self, about: SwarmError | str) -> None:
+        hint = about.hint if isinstance(about, SwarmError) else ""
+        self.notify("; ".join(filter(None, (str(about), hint))), severity="warning", markup=False)
