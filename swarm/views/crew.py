@@ -14,6 +14,10 @@ from swarm.workers import WorkerState
 
 Document = dict[str, Any]
 _STARTING = "is starting"
+_AGENT_STATES: dict[str, str] = {
+    "starting": "starting", "waiting": "waits", "prompt": "at prompt", "dialog": "at a dialog",
+    "limit": "limited", "login": "must log in", "asks": "asks",
+}  # fmt: skip
 
 
 def worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Document:
@@ -142,3 +146,9 @@ def _duty_cycle(fold: Leaderboard, state: WorkerState, now: datetime) -> float |
         busy += (now - fold.trials[state.open_trial].started).total_seconds()
     elapsed = (end - state.first_trial).total_seconds()
     return round(min(1.0, busy / elapsed), 4) if elapsed > 0 else None
+
+
+def word(found: Document) -> str:
+    """A worker's state in a word; what its agent is at says more than that it does not train."""
+    state = str(found["state"])
+    return _AGENT_STATES.get(found["agent_state"], state) if state == "thinking" else state

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 _TAIL_BYTES = 8192
+_LINE_ENDS = re.compile(r"[\r\n]+")
 _STEP = re.compile(r"(?<![a-z_])step (\d+) \(([\d.]+) ?%\)")
 _LOSS = re.compile(r"\bloss (-?[\d.]+)")
 _SPEED = re.compile(r"([\d,]+) tok/s")
@@ -42,16 +43,16 @@ def tail(log: Path, at_most: int = _TAIL_BYTES) -> str:
         return ""
 
 
-def steps(text: str) -> list[Progress]:
-    """Every progress line of a log. An agent may have changed them: what is no such line is left
-    out, and a number that is none is `None`."""
-    found = map(_parse, re.split(r"[\r\n]+", text))
-    return [progress for progress in found if progress is not None]
-
-
 def of(log: Path) -> Progress | None:
     """The last step that a log tells of; `None` before the first."""
-    return next(iter(reversed(steps(tail(log)))), None)
+    return last(tail(log))
+
+
+def last(text: str) -> Progress | None:
+    """The last progress line of a text. An agent may have changed them: what is no such line is
+    left out, and a number that is none is `None`."""
+    lines = _LINE_ENDS.split(text)
+    return next(filter(None, map(_parse, reversed(lines))), None)
 
 
 def _parse(line: str) -> Progress | None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from swarm.views import crew
 from swarm.views.documents import Document
 from swarm.views.table import Style, aligned, fit, noise, printable, room, score, tokens, usd
 
-_AGENT_STATES: dict[str, str] = {
-    "starting": "starting", "waiting": "waits", "prompt": "at prompt", "dialog": "at a dialog",
-    "limit": "limited", "login": "must log in", "asks": "asks",
-}  # fmt: skip
 _INDENT = "        "
 _WIDE, _LEAST_ROOM = 120, 20
 
@@ -101,11 +98,11 @@ def _indented(text: str, width: int) -> list[str]:
 
 
 def _state(worker: Document) -> str:
-    """The state in a word; what its agent is at says more than that it does not train."""
+    """The state, and how far its trial is."""
     state, trial = str(worker["state"]), worker["trial"]
     if state == "training" and trial and trial["step"] is not None:
         return f"{state} {trial['percent']:.0f}%"
-    return _AGENT_STATES.get(worker["agent_state"], state) if state == "thinking" else state
+    return crew.word(worker)
 
 
 def _what(worker: Document, room: int, width: int) -> tuple[str, str]:

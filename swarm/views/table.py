@@ -34,6 +34,8 @@ class Style:
 
 def printable(text: str) -> str:
     """Text of agents and logs, safe for a terminal: control characters are made visible."""
+    if text.isprintable():
+        return text
     return "".join(
         f"\\x{ord(c):02x}" if unicodedata.category(c) in ("Cc", "Cf") else c for c in text
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from swarm.views import crew
 from swarm.views.table import printable, tokens, usd
 from swarm.watch.board import Row
 
@@ -21,10 +22,6 @@ STYLES = {
     "must log in": "bold red", "parked": "yellow", "paused": "yellow", "candidate": "cyan",
     "interrupted": "yellow", "discard": "dim", "stopped": "dim", "waits": "yellow",
     "limited": "yellow", "asks": "bold yellow", "at prompt": "yellow", "at a dialog": "yellow",
-}  # fmt: skip
-_AGENT_STATES = {
-    "starting": "starting", "waiting": "waits", "prompt": "at prompt", "dialog": "at a dialog",
-    "limit": "limited", "login": "must log in", "asks": "asks",
 }  # fmt: skip
 _MAKERS = {"NVIDIA", "GeForce", "AMD", "Instinct", "Intel(R)", "Apple", "Tesla"}
 _BAR, _MODEL = 8, 8
@@ -83,7 +80,7 @@ def _state(found: Document) -> str:
     state = str(found["state"])
     if state == "training" and found["trial"]:
         return str(found["trial"]["phase"])
-    return _AGENT_STATES.get(found["agent_state"], state) if state == "thinking" else state
+    return crew.word(found)
 
 
 def _why(found: Document) -> str:
