@@ -198,6 +198,18 @@ def test_hyperparameters_are_found_in_descriptions(night: Paths) -> None:
     assert set(topics) == {"MATRIX_LR", "WARMDOWN_RATIO", "EMBEDDING_LR"}
 
 
+def test_constants_of_the_trainer_are_known_by_name(told: Story) -> None:
+    for text in ("LR 0.04 → 0.3 and BATCH doubled", "no LRX", "BATCH 2**7"):
+        name = f"e{len(told.board.claims)}"
+        claim = records.Claim(
+            experiment=name, worker="cpu0", agent="x", parent="e0", commit=name, fingerprint=name,
+            description=text,
+        )  # fmt: skip
+        told.tell(claim)
+    found = story_of(told.board, e0=toy.TRAIN).chapters[0].failures.topics
+    assert {topic.name: topic.tried for topic in found} == {"LR": 1, "BATCH": 2}
+
+
 def test_agents_are_at_work_from_start_to_exit_or_parking() -> None:
     began = datetime(2026, 11, 20, tzinfo=UTC)
     config = records.Config(seconds=1, timeout=9, scale="small", dataset="", dataset_fingerprint="")
@@ -385,7 +397,7 @@ def test_page_and_markdown_say_the_same(night: Paths) -> None:
 
 
 def test_the_plot_shows_what_matters_whatever_else_was_tried(told: Story) -> None:
-    for score in (0.99, 0.98, 1.02, 9.0, 1.01, 1.03):
+    for score in (0.99, 0.98, 1.02, 9.0, 8.0, 7.0, 1.01, 1.03):
         told.experiment("cpu0", score)
     view = progress.range_of(story_of(told.board).chapters[0])
     assert view.low < 0.98 and 1.0 < view.high < 1.2

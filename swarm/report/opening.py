@@ -99,7 +99,9 @@ def _found(chapter: Chapter) -> tuple[Inline, ...]:
 
 def _sureness(found: Result) -> tuple[Inline, ...]:
     if found.standing == "confirmed":
-        text = "That is confirmed by trials made for this claim alone, after the choice had fallen"
+        text = "It is confirmed by trials made for this claim alone, after the choice had fallen"
+        if found.unselected:
+            text += f"; by them it is {lower(found.unselected.percent, ' %')}"
         other = found.incumbent
         if other and found.final and other.experiment != found.final.experiment:
             text += (
