@@ -220,6 +220,7 @@ def test_agents_are_at_work_from_start_to_exit_or_parking() -> None:
             workers=("a", "b"),
         )  # fmt: skip
         yield records.AgentEvent(time=at(10), worker="a", state="started")
+        yield records.AgentEvent(time=at(20), worker="a", state="started")  # with its runner
         yield records.AgentEvent(time=at(30), worker="a", state="exited")
         yield records.AgentEvent(time=at(40), worker="a", state="started")
         yield records.AgentEvent(time=at(45), worker="b", state="started")

@@ -81,7 +81,9 @@ def _verdict(score: Score) -> str:
     """What is thought of it by now: replicates may have turned a keep into a discard."""
     if score.confirmed:
         return "confirmed"
-    return "kept" if score.verdict == "keep" else f"{score.verdict} by now"
+    if score.verdict == "keep":
+        return "kept"
+    return "dropped since" if score.verdict == "discard" else score.verdict
 
 
 def _total(step: Step) -> str:
