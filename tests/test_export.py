@@ -267,7 +267,9 @@ def test_wandb_reads_a_step_per_experiment_and_leaves_no_process(
     told: Story, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "the user's runs"
-    mirrored(told, environment, "wandb", folder)
+    home = tmp_path / "home"
+    mirrored(told, environment | {"HOME": str(home)}, "wandb", folder)
+    assert not home.exists()
     assert not [p for p in processes_of(environment["TMPDIR"]) if "wandb" in p.name()]
     (log,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     steps = steps_of(log.read_bytes())

@@ -328,6 +328,7 @@ def test_device_classes_have_chapters_of_their_own(told: Story) -> None:
     assert [chapter.name for chapter in found.chapters] == ["CPU", "H100 | fast"]
     text = words(found)
     assert text.count("### H100 \\| fast") >= 4 and text.count("git worktree add") == 2
+    assert "1 agent (claude) tried 1 change" in text and "4 agents (tuner) tried 1 change" in text
     assert [c.result.final and c.result.final.experiment for c in found.chapters] == ["e2", "e1"]
 
 
