@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import io
 import itertools
+import os
 import struct
 import subprocess
 import sys
@@ -425,3 +426,23 @@ def test_a_long_timeline_keeps_its_ends() -> None:
     shown = chapters.middle_out(rows)
     assert len(shown) < 70 and shown[0] == rows[0] and shown[-1] == rows[-1]
     assert "more changes" in shown[len(shown) // 2][2]
+
+
+def test_a_report_depends_on_the_journal_alone(night: Paths) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from swarm.commands import folded; from swarm.paths import Paths\n"
+        "from swarm.journal import Cursor; from swarm import report\n"
+        "from swarm.report import markdown, story\n"
+        "board = folded(Paths(Path(sys.argv[1]), 'night'))\n"
+        "told = story.tell(board, board.journal.read(Cursor()), lambda _: None)\n"
+        "print(markdown.render(report.blocks(told)))"
+    )
+    texts = [
+        subprocess.run(
+            [sys.executable, "-P", "-c", program, str(night.root)],
+            capture_output=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert texts[0] == texts[1]
