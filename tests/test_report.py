@@ -428,19 +428,24 @@ def test_a_long_timeline_keeps_its_ends() -> None:
     assert "more changes" in shown[len(shown) // 2][2]
 
 
-def test_a_report_depends_on_the_journal_alone(night: Paths) -> None:
+def test_a_report_depends_on_the_journal_alone(told: Story) -> None:
+    claim = records.Claim(
+        experiment="e1", worker="cpu0", agent="x", parent="e0", commit="e1", fingerprint="e1",
+        description="A_LR, B_LR, C_LR, D_LR, E_LR and F_LR",
+    )  # fmt: skip
+    told.tell(claim)
     program = (
         "import sys; from pathlib import Path\n"
         "from swarm.commands import folded; from swarm.paths import Paths\n"
         "from swarm.journal import Cursor; from swarm import report\n"
         "from swarm.report import markdown, story\n"
-        "board = folded(Paths(Path(sys.argv[1]), 'night'))\n"
+        "board = folded(Paths(Path(sys.argv[1]), 'race'))\n"
         "told = story.tell(board, board.journal.read(Cursor()), lambda _: None)\n"
         "print(markdown.render(report.blocks(told)))"
     )
     texts = [
         subprocess.run(
-            [sys.executable, "-P", "-c", program, str(night.root)],
+            [sys.executable, "-P", "-c", program, str(told.paths.root)],
             capture_output=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2")
