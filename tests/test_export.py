@@ -51,6 +51,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Story:
     found.trial("e1", "cpu1", 0.9)
     found.experiment("cpu0", None)
     found.claim("cpu2")
+    found.experiment("cpu0", 1.5)
     return found
 
 
@@ -123,7 +124,7 @@ def test_trials_go_to_stdout_too(told: Story, environment: dict[str, str]) -> No
     text = export(told.paths, environment, "-", "--trials", "--format", "tsv")
     found = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
     assert [row["trial"] for row in found] == list(told.board.trials)
-    assert [row["outcome"] for row in found] == ["ok", "ok", "ok", "crash"]
+    assert [row["outcome"] for row in found] == ["ok", "ok", "ok", "crash", "ok"]
 
 
 def test_what_cannot_be_written_is_said_before(
@@ -194,7 +195,11 @@ def test_tensorboard_reads_scores_and_hyperparameters(
     found = EventAccumulator(str(folder / "race"))
     found.Reload()
     tried = found.Scalars("val_bpb/tried")
-    assert [(point.step, round(point.value, 4)) for point in tried] == [(0, 1.001), (1, 0.9)]
+    assert [(point.step, round(point.value, 4)) for point in tried] == [
+        (0, 1.001),
+        (1, 0.9),
+        (4, 1.5),
+    ]
     assert tried[1].wall_time == pytest.approx(told.board.claims["e1"].time.timestamp())
     assert [point.step for point in found.Scalars("val_bpb/incumbent")] == [0, 1]
     session = EventAccumulator(str(folder / "race" / "experiments" / "e1"))
@@ -223,7 +228,7 @@ def test_mlflow_reads_a_run_per_experiment(
     experiment = client.get_experiment_by_name("swarm race")
     assert experiment
     found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(found) == {"e0", "e1", "e2"}
+    assert set(found) == {"e0", "e1", "e2", "e4"}
     assert found["e1"].data.metrics["val_bpb"] == 0.9
     assert found["e0"].data.metrics["replicates"] == 2
     assert (found["e0"].data.params["LR"], found["e1"].data.params["LR"]) == ("0.04", "0.3")
@@ -262,7 +267,9 @@ def test_wandb_reads_a_step_per_experiment_and_leaves_no_process(
     told: Story, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "the user's runs"
-    mirrored(told, environment, "wandb", folder)
+    home = tmp_path / "home"
+    mirrored(told, environment | {"HOME": str(home)}, "wandb", folder)
+    assert not home.exists()
     assert not [p for p in processes_of(environment["TMPDIR"]) if "wandb" in p.name()]
     (log,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     steps = steps_of(log.read_bytes())
@@ -270,4 +277,4 @@ def test_wandb_reads_a_step_per_experiment_and_leaves_no_process(
     assert steps[1]["lowest_kept_val_bpb"] == 0.9
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/*.json")
     content = msgspec.json.decode(table.read_bytes())
-    assert [row[0] for row in content["data"]] == ["e0", "e1", "e2", "e3"]
+    assert [row[0] for row in content["data"]] == ["e0", "e1", "e2", "e3", "e4"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import io
 import itertools
+import os
 import struct
 import subprocess
 import sys
@@ -198,6 +199,18 @@ def test_hyperparameters_are_found_in_descriptions(night: Paths) -> None:
     assert set(topics) == {"MATRIX_LR", "WARMDOWN_RATIO", "EMBEDDING_LR"}
 
 
+def test_constants_of_the_trainer_are_known_by_name(told: Story) -> None:
+    for text in ("LR 0.04 → 0.3 and BATCH doubled", "no LRX", "BATCH 2**7"):
+        name = f"e{len(told.board.claims)}"
+        claim = records.Claim(
+            experiment=name, worker="cpu0", agent="x", parent="e0", commit=name, fingerprint=name,
+            description=text,
+        )  # fmt: skip
+        told.tell(claim)
+    found = story_of(told.board, e0=toy.TRAIN).chapters[0].failures.topics
+    assert {topic.name: topic.tried for topic in found} == {"LR": 1, "BATCH": 2}
+
+
 def test_agents_are_at_work_from_start_to_exit_or_parking() -> None:
     began = datetime(2026, 11, 20, tzinfo=UTC)
     config = records.Config(seconds=1, timeout=9, scale="small", dataset="", dataset_fingerprint="")
@@ -208,6 +221,7 @@ def test_agents_are_at_work_from_start_to_exit_or_parking() -> None:
             workers=("a", "b"),
         )  # fmt: skip
         yield records.AgentEvent(time=at(10), worker="a", state="started")
+        yield records.AgentEvent(time=at(20), worker="a", state="started")  # with its runner
         yield records.AgentEvent(time=at(30), worker="a", state="exited")
         yield records.AgentEvent(time=at(40), worker="a", state="started")
         yield records.AgentEvent(time=at(45), worker="b", state="started")
@@ -315,6 +329,7 @@ def test_device_classes_have_chapters_of_their_own(told: Story) -> None:
     assert [chapter.name for chapter in found.chapters] == ["CPU", "H100 | fast"]
     text = words(found)
     assert text.count("### H100 \\| fast") >= 4 and text.count("git worktree add") == 2
+    assert "1 agent (claude) tried 1 change" in text and "4 agents (tuner) tried 1 change" in text
     assert [c.result.final and c.result.final.experiment for c in found.chapters] == ["e2", "e1"]
 
 
@@ -385,7 +400,7 @@ def test_page_and_markdown_say_the_same(night: Paths) -> None:
 
 
 def test_the_plot_shows_what_matters_whatever_else_was_tried(told: Story) -> None:
-    for score in (0.99, 0.98, 1.02, 9.0, 1.01, 1.03):
+    for score in (0.99, 0.98, 1.02, 9.0, 8.0, 7.0, 1.01, 1.03):
         told.experiment("cpu0", score)
     view = progress.range_of(story_of(told.board).chapters[0])
     assert view.low < 0.98 and 1.0 < view.high < 1.2
@@ -411,3 +426,28 @@ def test_a_long_timeline_keeps_its_ends() -> None:
     shown = chapters.middle_out(rows)
     assert len(shown) < 70 and shown[0] == rows[0] and shown[-1] == rows[-1]
     assert "more changes" in shown[len(shown) // 2][2]
+
+
+def test_a_report_depends_on_the_journal_alone(told: Story) -> None:
+    claim = records.Claim(
+        experiment="e1", worker="cpu0", agent="x", parent="e0", commit="e1", fingerprint="e1",
+        description="A_LR, B_LR, C_LR, D_LR, E_LR and F_LR",
+    )  # fmt: skip
+    told.tell(claim)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from swarm.commands import folded; from swarm.paths import Paths\n"
+        "from swarm.journal import Cursor; from swarm import report\n"
+        "from swarm.report import markdown, story\n"
+        "board = folded(Paths(Path(sys.argv[1]), 'race'))\n"
+        "told = story.tell(board, board.journal.read(Cursor()), lambda _: None)\n"
+        "print(markdown.render(report.blocks(told)))"
+    )
+    texts = [
+        subprocess.run(
+            [sys.executable, "-P", "-c", program, str(told.paths.root)],
+            capture_output=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert texts[0] == texts[1]

@@ -29,7 +29,7 @@ class Tool(NamedTuple):
     """A tool, the experiments it bears, and what keeps its library from asking and telling.
 
     `parametrised` of them, the best, come with their hyperparameters. `shown` is how to look at the
-    copy; it is given the folder.
+    copy. In it and in the values of the environment, `{}` is the folder.
     """
 
     module: str
@@ -54,7 +54,8 @@ TOOLS = {
     "wandb": Tool(
         "to_wandb", 10_000, 0,
         {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false",
-         "WANDB_CONSOLE": "off"},
+         "WANDB_CONSOLE": "off", "WANDB_DATA_DIR": "{}/library", "WANDB_CACHE_DIR": "{}/library",
+         "WANDB_CONFIG_DIR": "{}/library"},
         "wandb sync '{}'/wandb/offline-run-* puts it online",
     ),
 }  # fmt: skip
@@ -68,7 +69,9 @@ def mirror(tool: str, paths: Paths, board: Leaderboard, folder: Path) -> str:
     """
     chosen = TOOLS[tool]
     refuse_too_many(tool, sum(len(known.entries) for known in board.classes.values()))
-    config.tell_libraries(chosen.environment)
+    config.tell_libraries(
+        {name: value.format(folder.absolute()) for name, value in chosen.environment.items()}
+    )
     write: Callable[[Swarm, Path], None] = import_module(f"swarm.exports.{chosen.module}").write
     scale = board.config.scale if board.config else ""
     commits = _commits(board, chosen.parametrised)

@@ -18,7 +18,7 @@ from swarm.report.blocks import (
 )
 from swarm.report.contributions import Contribution
 from swarm.report.failures import Failures
-from swarm.report.result import Step
+from swarm.report.result import Score, Step
 from swarm.report.simplicity import Doubt
 from swarm.report.story import Chapter, Story
 from swarm.report.wording import (
@@ -53,7 +53,7 @@ def timeline(story: Story, chapter: Chapter) -> Iterator[Block]:
                 str(at), (f"{score.experiment} ", Code(short(score.commit))),
                 described(score.description), lower(step.gain), _total(step),
                 probability(step.better), str(score.trials),
-                "confirmed" if score.confirmed else "kept",
+                _verdict(score),
                 fit(f"{step.worker}, {step.agent}", _NAME), _after(story, step.time),
 
             )
@@ -75,6 +75,15 @@ def timeline(story: Story, chapter: Chapter) -> Iterator[Block]:
             "caution",
         )
     yield from _simpler(chapter)
+
+
+def _verdict(score: Score) -> str:
+    """What is thought of it by now: replicates may have turned a keep into a discard."""
+    if score.confirmed:
+        return "confirmed"
+    if score.verdict == "keep":
+        return "kept"
+    return "dropped since" if score.verdict == "discard" else score.verdict
 
 
 def _total(step: Step) -> str:
@@ -271,7 +280,7 @@ def sureness(chapter: Chapter) -> Iterator[Block]:
         items.append(
             (
                 Strong("False claims."),
-                f" Of {counted(chapter.claims, 'confirmed claim')}, {chapter.false_claims:.2f} are"
+                f" {counted(chapter.claims, 'claim')} confirmed; {chapter.false_claims:.2f} of them"
                 " expected to be no better than the best before, by the trials made for claims."
                 " Where a change is none, its test passes at most one time in 20.",
             )
@@ -279,9 +288,9 @@ def sureness(chapter: Chapter) -> Iterator[Block]:
     held = (
         str(chapter.drift)
         if chapter.drift
-        else "not known: not both the baseline and the result were evaluated on it"
+        else "What it says is not known: not both the baseline and the result were evaluated on it"
     )
-    items.append((Strong("Held-out text."), f" {held[:1].upper()}{held[1:]}."))
+    items.append((Strong("Held-out text."), f" {held}."))
     if chapter.duty is not None:
         items.append(
             (

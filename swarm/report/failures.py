@@ -131,7 +131,7 @@ def _topics(
     return [Topic(name, tried, kept[name], best.get(name)) for name, tried in count.most_common()]
 
 
-def _named(description: str, constants: frozenset[str]) -> set[str]:
+def _named(description: str, constants: frozenset[str]) -> list[str]:
     """The constants that a description names: those of train.py, and whatever is spelled so."""
     words = set(re.findall(r"\w+", description))
-    return words & constants | set(_CONSTANT.findall(description))
+    return sorted(words & constants | set(_CONSTANT.findall(description)))

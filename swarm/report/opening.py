@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from swarm.leaderboard import BASELINE
 from swarm.report.blocks import (
     Block,
     Code,
@@ -61,15 +62,16 @@ def opening(story: Story) -> Iterator[Block]:
 
 def _summary(story: Story, chapter: Chapter) -> Text:
     """What was found, and how sure that is."""
-    ran = f"{_crew(story)} tried {counted(chapter.experiments, 'change')} of train.py"
+    ran = f"{_crew(story, chapter)} tried {counted(chapter.experiments, 'change')} of train.py"
     took = f" in {hours(story.attendance.wall)}" if story.attendance.wall else ""
     place = f" on {chapter.name}" if len(story.chapters) > 1 else ""
     told: tuple[Inline, ...] = (f"{ran}{took}{place}", "" if story.over else " so far", ". ")
     return told + _found(chapter)
 
 
-def _crew(story: Story) -> str:
-    agents = [fit(each.agent or each.name, _NAME) for each in story.workers]
+def _crew(story: Story, chapter: Chapter) -> str:
+    crew = [each for each in story.workers if each.name in chapter.workers]
+    agents = [fit(each.agent, _NAME) for each in crew]
     names = list(dict.fromkeys(agents))
     shown = names if len(names) < 5 else [*names[:3], f"{len(names) - 3} other kinds"]
     return f"{counted(len(agents), 'agent')} ({listed(shown)})"
@@ -99,7 +101,9 @@ def _found(chapter: Chapter) -> tuple[Inline, ...]:
 
 def _sureness(found: Result) -> tuple[Inline, ...]:
     if found.standing == "confirmed":
-        text = "That is confirmed by trials made for this claim alone, after the choice had fallen"
+        text = "It is confirmed by trials made for this claim alone, after the choice had fallen"
+        if found.unselected:
+            text += f"; by them it is {lower(found.unselected.percent, ' %')}"
         other = found.incumbent
         if other and found.final and other.experiment != found.final.experiment:
             text += (
@@ -163,7 +167,8 @@ def _called(found: Result) -> str:
 
 def _scored(score: Score) -> Text:
     text = f"{uncertain(score.val_bpb)}, mean of {counted(score.trials, 'trial')}"
-    about = f": {described(score.description)}" if score.experiment != "e0" else ""
+    told = described(score.description)
+    about = f": {told}" if told and score.experiment != BASELINE else ""
     return (text, f"; {score.experiment} (", Code(short(score.commit)), f"){about}")
 
 

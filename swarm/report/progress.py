@@ -182,7 +182,8 @@ def _lineage(axes: Axes, chapter: Chapter, last: int) -> None:
                 markeredgewidth=1.4, zorder=5 + confirmed, label=label,
             )  # fmt: skip
     gains = [0.0, *(before - after for before, after in itertools.pairwise(y))]
-    order = sorted(range(1, len(points)), key=lambda at: -gains[at])
+    gained = [at for at, gain in enumerate(gains) if gain > 0]
+    order = sorted(gained, key=lambda at: -gains[at])
     place(
         axes,
         [(x[at], y[at], _label(points[at].description)) for at in order],
@@ -248,7 +249,8 @@ def headline(story: Story, chapter: Chapter) -> tuple[str, str]:
     if found.improvement and found.final and found.baseline:
         shown = min(4, digits(found.final.val_bpb.error))
         before, after = (number(s.val_bpb.value, shown) for s in (found.baseline, found.final))
-        percent = number(-found.improvement.percent.value, 2, sign=True)
+        gain = found.improvement.percent
+        percent = number(-gain.value, min(2, digits(gain.error)), sign=True)
         sure = "" if found.final.confirmed else ", not confirmed"
         name = f"{name}: val_bpb {before} → {after} ({percent} %{sure})"
     elif chapter.experiments:

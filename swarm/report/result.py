@@ -37,6 +37,7 @@ class Score:
     description: str
     val_bpb: Measured
     trials: int
+    verdict: str
     confirmed: bool
 
 
@@ -119,7 +120,9 @@ def _score(known: DeviceClass, entry: Entry | None) -> Score | None:
     count = entry.estimate.replicates
     mean = Measured(entry.estimate.mean, known.noise.sd / math.sqrt(count))
     claim = entry.claim
-    return Score(claim.experiment, claim.commit, claim.description, mean, count, entry.confirmed)
+    return Score(
+        claim.experiment, claim.commit, claim.description, mean, count, entry.kind, entry.confirmed
+    )
 
 
 def _improvement(known: DeviceClass, gain: float, error: float, base: float) -> Improvement:

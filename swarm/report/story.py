@@ -56,6 +56,7 @@ class Chapter:
     """
 
     name: str
+    workers: frozenset[str]
     noise: Noise
     experiments: int
     scored: int
@@ -181,6 +182,7 @@ def _chapter(
     busy, elapsed = _occupancy(states)
     return Chapter(
         name=known.name,
+        workers=frozenset(state.joined.worker for state in states),
         noise=known.noise,
         experiments=len(tried),
         scored=sum(entry.estimate is not None for entry in tried),
