@@ -22,7 +22,9 @@ from swarm.commands import folded
 from swarm.journal import Journal
 from swarm.paths import Paths
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 QUIET = (
     "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync",
@@ -199,6 +201,17 @@ def test_what_happens_to_a_journal_is_seen(opened: Open, tmp_path: Path) -> None
         page.close()
 
 
+def test_the_token_leaves_the_address_bar(opened: Open, tmp_path: Path) -> None:
+    paths = write_night(tmp_path / "a user's repo", 20)
+    with serving(paths.root, dict(os.environ), "--host", "0.0.0.0") as (url, _):
+        split = urlsplit(url)
+        page = opened(f"http://127.0.0.1:{split.port}/?{split.query}")
+        assert page.url == f"http://127.0.0.1:{split.port}/"
+        page.reload()
+        expect(page.locator("#connection")).to_have_text("live")
+        page.close()
+
+
 # ---- a long one ---------------------------------------------------------------------------------
 
 
@@ -244,7 +257,6 @@ def test_a_long_night_is_drawn_hovered_and_zoomed(opened: Open, big: str) -> Non
 @pytest.mark.soak
 def test_a_hundred_thousand_experiments_are_drawn(opened: Open, tmp_path: Path) -> None:
     paths = write_night(tmp_path / "a user's repo", 100_000, workers=64)
-    expect.set_options(timeout=120_000)
     with serving(paths.root, dict(os.environ)) as (url, _):
         page = opened(url)
         expect(page.locator("#progress")).to_have_attribute("data-drawn", "100000")
