@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import toy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from toy_swarm import Story
 from web_fixtures import HOSTILE, Events, request, serving, write_night
@@ -181,9 +181,10 @@ def merged(known: dict[str, dict[int, dict[str, Any]]], update: Any) -> None:
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(moves=st.lists(st.sampled_from([*MOVES, "look", "look"]), max_size=12))
+@example(moves=["start", "look", "finish"])
 def test_updates_add_up_to_the_whole(
     tmp_path_factory: pytest.TempPathFactory, moves: list[str]
 ) -> None:

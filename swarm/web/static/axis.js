@@ -23,7 +23,7 @@ export class Axis extends EventTarget {
     if (!(high - low > least)) return;
     const width = Math.min(high - low, last - first);
     const start = Math.min(Math.max(low, first), last - width);
-    this.chosen = width >= last - first ? null : [start, start + width];
+    this.chosen = width >= (last - first) * 0.999 ? null : [start, start + width];
     this.dispatchEvent(new Event("change"));
   }
 

@@ -23,7 +23,10 @@ export class Details {
       if (this.dialog.open) this.dialog.close();
       return;
     }
-    if (this.name !== name) this.body.replaceChildren(this.head({ experiment: name }));
+    if (this.name !== name) {
+      this.body.replaceChildren(this.head({ experiment: name }));
+      this.trial = null; // whose log is shown; null: the last one
+    }
     this.name = name;
     if (!this.dialog.open) this.dialog.showModal();
     await this.refresh();
@@ -38,6 +41,7 @@ export class Details {
     const { name } = this;
     try {
       const found = await json(`/api/experiment/${name}?device_class=${this.store.deviceClass}`);
+      if (this.trial) Object.assign(found, { log: (await json(`/api/log/${this.trial}`)).log, log_of: this.trial });
       if (this.name === name && !this.isRead()) this.fill(found);
     } catch (error) {
       if (this.name === name) this.body.replaceChildren(this.head({ experiment: name }), el("p", {}, String(error.message)));
@@ -57,7 +61,7 @@ export class Details {
     this.body.replaceChildren(
       this.head(found), ...this.verdict(found), ...this.running(found), this.facts(found),
       part("Change", found.diff === null || found.diff === "" ? el("p", { class: "muted" }, found.no_diff || "It changes nothing.") : diff(found.diff)),
-      part("Trials", trials(found.trials)),
+      part("Trials", trials(found.trials, (trial) => { this.trial = trial; this.refresh(); })),
       part(found.log_of ? `Log of ${found.log_of}, its end` : "Log",
         found.log ? el("pre", { class: "log", tabindex: 0 }, found.log) : el("p", { class: "muted" }, "There is none here.")),
       part("Commands", this.commands(found)),
@@ -145,16 +149,18 @@ function diff(text) {
   return made;
 }
 
-function trials(found) {
+/** `show` is called with the trial whose log somebody wants. */
+function trials(found, show) {
   if (!found.length) return el("p", { class: "muted" }, "None has run yet.");
   const head = ["trial", "worker", "seed", "purpose", "outcome", "val_bpb", "held-out", "took"];
   return el("div", { class: "wide-table" }, el("table", {},
     el("thead", {}, el("tr", {}, ...head.map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, ...found.map((trial) => el("tr", {}, ...[
-      trial.trial, trial.worker, trial.seed, trial.purpose,
+      el("button", { type: "button", "data-key": trial.trial, "aria-label": `Log of ${trial.trial}`, onclick: () => show(trial.trial) }, trial.trial),
+      trial.worker, String(trial.seed), trial.purpose,
       (trial.outcome ?? "running") + (trial.slow ? ", disturbed" : "") + (trial.verified ? ", verified" : ""),
       bpb(trial.val_bpb), bpb(trial.heldout_bpb), trial.outcome ? duration(trial.seconds) : "–",
-    ].map((value) => el("td", {}, String(value))))))));
+    ].map((value) => el("td", {}, value)))))));
 }
 
 async function copy(button, text) {

@@ -6,8 +6,12 @@ export const signed = (value, digits = 6) =>
 export const percent = (share, digits = 0) =>
   share === null || share === undefined ? "–" : `${(100 * share).toFixed(digits)} %`;
 export const count = (value) => value.toLocaleString("en-US");
-export const usd = (value) =>
-  value === null || value === undefined ? "–" : `$${value >= 0.1 || !value ? value.toFixed(2) : value.toFixed(4)}`;
+/** $12.30, $30,722, or $0.0042 for what is less than a dime */
+export function usd(value) {
+  if (value === null || value === undefined) return "–";
+  if (value >= 1000) return `$${count(Math.round(value))}`;
+  return `$${value.toFixed(value >= 0.1 || !value ? 2 : 4)}`;
+}
 
 /** 950, 12 k, 3.4 M */
 export function short(value) {

@@ -91,17 +91,19 @@ function byMode(mode) {
   byId("by-number").setAttribute("aria-pressed", mode === "number");
   byId("by-time").setAttribute("aria-pressed", mode === "time");
   progress.setMode(mode);
+  offerResets();
+}
+
+/** A zoom can be taken back where there is one. */
+function offerResets() {
+  byId("reset-progress").disabled = !progress.axis.isZoomed && !progress.y;
+  byId("reset-strip").disabled = !axes.time.isZoomed;
 }
 byId("by-number").addEventListener("click", () => byMode("number"));
 byId("by-time").addEventListener("click", () => byMode("time"));
 byId("reset-progress").addEventListener("click", () => progress.reset());
 byId("reset-strip").addEventListener("click", () => strip.reset());
-for (const axis of Object.values(axes)) {
-  axis.addEventListener("change", () => {
-    byId("reset-progress").disabled = !progress.axis.isZoomed && !progress.y;
-    byId("reset-strip").disabled = !axes.time.isZoomed;
-  });
-}
+for (const axis of Object.values(axes)) axis.addEventListener("change", offerResets);
 byId("device-class").addEventListener("change", (event) => {
   store.choose(Number(event.target.value));
   table.ask({});

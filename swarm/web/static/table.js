@@ -125,7 +125,9 @@ export class Table {
     this.above.firstChild.style.height = `${from * HEIGHT}px`;
     this.below.firstChild.style.height = `${Math.max(0, this.total - to) * HEIGHT}px`;
     this.body.parentElement.setAttribute("aria-rowcount", this.total + 1);
+    const at = this.scroller.scrollTop;
     this.body.replaceChildren(this.above, ...rows, this.below);
+    this.scroller.scrollTop = at; // an empty table may have been laid out in between
     if (!this.total) this.above.after(el("tr", {}, el("td", { colspan: COLUMNS.length, class: "none" }, "Nothing is found.")));
     this.regain();
   }
