@@ -118,12 +118,30 @@ class Effects:
 
     def bar(self, own: float, base: Belief) -> float:
         """The val_bpb below which a single trial makes its experiment probably better."""
-        low, high = base.mean - 8 * math.sqrt(own + base.variance), base.mean
+        spread = own + base.variance
+        low, high = base.mean - 8 * math.sqrt(spread), base.mean
+        mixture = []
+        for weight, size, width in zip(self.weights, self.sizes, self._widths, strict=True):
+            whole = spread + width
+            mixture.append((size, whole, weight / math.sqrt(whole), 1.0 - own / whole))
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            better = self.believe(middle, own, base).mean < base.mean
+            better = _believed_lower(middle, base.mean, mixture)
             low, high = (middle, high) if better else (low, middle)
         return low
+
+
+def _believed_lower(
+    value: float, base: float, mixture: list[tuple[float, float, float, float]]
+) -> bool:
+    """Whether `Effects.believe` gives a mean below that of the base, computed in the same way."""
+    difference = value - base
+    total = first = 0.0
+    for size, whole, height, share in mixture:
+        part = height * math.exp(-0.5 * (difference - size) ** 2 / whole)
+        total += part
+        first += part * (size + share * (difference - size))
+    return value < base if total < _TINY else base + first / total < base
 
 
 def _share_below(x: float) -> float:

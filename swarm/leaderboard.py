@@ -72,21 +72,26 @@ class Leaderboard:
             return self._fold()
 
     def _fold(self) -> bool:
-        new = self.journal.read(self.cursor)
-        for record in new:
-            try:
-                self.apply(record)
-            except KeyError as error:
-                raise JournalError(
-                    f"{self.journal.path}, line {record.seq} names {error}, which is not known",
-                    "the journal was edited by hand; restore it from a backup",
-                ) from error
-            except ArithmeticError as error:
-                raise JournalError(
-                    f"{self.journal.path}, line {record.seq} has an impossible number: {error}",
-                    "the journal was edited by hand; restore it from a backup",
-                ) from error
-        return bool(new)
+        before = self.cursor.lines
+        for new in self.journal.batches(self.cursor):
+            self._fold_batch(new)
+        return self.cursor.lines > before
+
+    def _fold_batch(self, new: list[records.AnyRecord]) -> None:
+        apply, record = self._apply, new[0]
+        try:
+            for record in new:
+                apply[type(record)](record)
+        except KeyError as error:
+            raise JournalError(
+                f"{self.journal.path}, line {record.seq} names {error}, which is not known",
+                "the journal was edited by hand; restore it from a backup",
+            ) from error
+        except ArithmeticError as error:
+            raise JournalError(
+                f"{self.journal.path}, line {record.seq} has an impossible number: {error}",
+                "the journal was edited by hand; restore it from a backup",
+            ) from error
 
     def apply(self, record: records.AnyRecord) -> None:
         """Fold one record. Raises `KeyError` with a name that no earlier record made known."""

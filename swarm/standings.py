@@ -24,6 +24,8 @@ from swarm.spending import Bill
 
 _NO_METRICS = Metrics()
 _MOST_FAILURES = 2
+UNKNOWN = (-1, -1)
+"""The version of a bar that was not computed yet."""
 LEADERS = 6
 """So many kept experiments are looked at when the next incumbent is chosen."""
 
@@ -81,7 +83,7 @@ class Entry(msgspec.Struct):
     children: list[Entry] | None = None
     belief: Belief | None = None
     bar: float = 0.0
-    bar_version: tuple[int, int] = (-1, -1)
+    bar_version: tuple[int, int] = UNKNOWN
     tested: bool = False
     bill: Bill | None = None
 
@@ -236,14 +238,14 @@ class DeviceClass:
         """Beliefs have changed: the leaders may be others now."""
         self._leaders = None
 
-    def descendants(self, entry: Entry) -> Iterator[Entry]:
-        """All that were judged against `entry` or against such a one, parents first."""
+    def bases(self, entry: Entry) -> Iterator[Entry]:
+        """`entry` and its descendants, where anything was judged against them, parents first."""
         waiting = [entry]
         while waiting:
-            for child in waiting.pop().children or ():
-                yield child
-                if child.children:
-                    waiting.append(child)
+            base = waiting.pop()
+            if base.children:
+                yield base
+                waiting.extend(child for child in base.children if child.children)
 
 
 def _believed_mean(entry: Entry) -> float:
