@@ -11,6 +11,8 @@ import itertools
 import math
 from typing import NamedTuple
 
+import msgspec
+
 QUANTILES = (
     (0.0, -115.0), (0.01, -43.0), (0.05, -12.0), (0.10, -5.0), (0.20, 0.0),
     (0.50, 8.0), (0.75, 28.0), (0.90, 65.0), (1.0, 300.0),
@@ -39,6 +41,16 @@ class Belief(NamedTuple):
     better: float
 
 
+class Learnt(msgspec.Struct):
+    """What the results so far have said of effects."""
+
+    weights: tuple[float, ...]
+    version: int
+    seen: list[int]
+    results: int
+    next: int
+
+
 class Effects:
     """The distribution of effects in a device class. `unit` is its prior SD of noise, val_bpb."""
 
@@ -55,6 +67,18 @@ class Effects:
         self._borders = [middle * scale for middle in middles]
         self._seen = [0] * len(sizes)
         self._results, self._next = 0, _PRIOR_RESULTS // 2
+
+    @property
+    def learnt(self) -> Learnt:
+        """All that is not the same in every new class; `resume` takes it back."""
+        return Learnt(self.weights, self.version, self._seen, self._results, self._next)
+
+    def resume(self, learnt: Learnt) -> None:
+        """Go on from there. Raises `ValueError` for weights of other sizes than these."""
+        if {len(learnt.weights), len(learnt.seen)} != {len(self.sizes)}:
+            raise ValueError("those are weights of other effects")
+        self.weights, self.version = learnt.weights, learnt.version
+        self._seen, self._results, self._next = learnt.seen, learnt.results, learnt.next
 
     @property
     def gain(self) -> float:

@@ -26,6 +26,7 @@ class Leaderboard:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.cursor = Cursor()
+        self.resumed = False  # from a snapshot, instead of the journal's first line
         self.swarm: records.Swarm | None = None
         self.config: Config | None = None
         self.state: SwarmState = "running"
@@ -45,7 +46,7 @@ class Leaderboard:
         self.home: dict[str, str] = {}
         self.notes: list[records.Note] = []
         self.spent_experiments = 0
-        self._waiting: dict[tuple[str, str], list[Entry]] = {}
+        self.waiting: dict[tuple[str, str], list[Entry]] = {}
         self._apply: dict[type, Callable[[Any], None]] = {
             records.Swarm: self._swarm,
             records.Reconfigured: self._reconfigured,
@@ -259,7 +260,7 @@ class Leaderboard:
             return
         if waited:
             self._settle(known, entry)
-        for waiting in self._waiting.pop((trial.device_class, entry.experiment), []):
+        for waiting in self.waiting.pop((trial.device_class, entry.experiment), []):
             if waiting.estimate:
                 self._judge_scored(known, waiting)
                 self._settle(known, waiting)
@@ -314,7 +315,7 @@ class Leaderboard:
         base = known.entries.get(parent) if parent else None
         if base and base.kind == "candidate" and entry.kind == "candidate":
             entry.why = f"waits for the score of its base {base.experiment}"
-            waiting = self._waiting.setdefault((known.name, base.experiment), [])
+            waiting = self.waiting.setdefault((known.name, base.experiment), [])
             if entry not in waiting:
                 waiting.append(entry)
             return
