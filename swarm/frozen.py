@@ -51,12 +51,15 @@ class FrozenClass(msgspec.Struct, array_like=True):
 
 
 class FrozenBoard(msgspec.Struct, array_like=True):
-    """A `Leaderboard`. Of claims, only those without a worker: the others are in their entries."""
+    """A `Leaderboard`. Of claims, only those without a worker: the others are in their entries.
+
+    `unprinted` are the claims that their fingerprint does not lead to: it is free, or of another.
+    """
 
     classes: list[FrozenClass]
     claims: list[records.Claim]
-    fingerprints: list[str]
-    seedless: list[str]
+    unprinted: set[str]
+    unprinted_seedless: set[str]
     waiting: list[tuple[str, str, list[str]]]
     workers: dict[str, WorkerState]
     active: dict[str, None]
@@ -80,12 +83,15 @@ _OF_A_BOARD = FrozenBoard.__struct_fields__[FrozenBoard.__struct_fields__.index(
 
 def freeze(board: Leaderboard) -> FrozenBoard:
     """It shares what the board has: write it down before the board folds any further."""
+    claims, prints, seedless = board.claims.values(), board.fingerprints, board.seedless
     force, plain = board.workforce, {name: getattr(board, name) for name in _OF_A_BOARD}
     return FrozenBoard(
         classes=[_freeze_class(known) for known in board.classes.values()],
-        claims=[claim for claim in board.claims.values() if not claim.worker],
-        fingerprints=list(board.fingerprints.values()),
-        seedless=list(board.seedless.values()),
+        claims=[claim for claim in claims if not claim.worker],
+        unprinted={c.experiment for c in claims if prints.get(c.fingerprint) != c.experiment},
+        unprinted_seedless={
+            c.experiment for c in claims if seedless.get(c.seedless) != c.experiment
+        },
         waiting=[(*key, _names(entries)) for key, entries in board.waiting.items()],
         workers=force.workers,
         active=force.active,
@@ -130,18 +136,18 @@ def thaw(stored: FrozenBoard, journal: Journal) -> Leaderboard:
     for name in _OF_A_BOARD:
         setattr(board, name, getattr(stored, name))
     board.classes.update((one.name, _thaw_class(one)) for one in stored.classes)
-    entries = [entry for known in board.classes.values() for entry in known.entries.values()]
-    claims = sorted([*stored.claims, *(e.claim for e in entries)], key=attrgetter("seq"))
-    board.claims.update((claim.experiment, claim) for claim in claims)
-    board.commits.update((claim.commit, claim.experiment) for claim in claims)
-    board.trials.update((trial.id, trial) for entry in entries for trial in entry.trials)
+    claims = stored.claims
     for known in board.classes.values():
-        mine = (entry.claim for entry in known.entries.values())
-        board.home.update((claim.experiment, known.name) for claim in mine if claim.worker)
-    for claim in map(board.claims.__getitem__, stored.fingerprints):
-        board.fingerprints[claim.fingerprint] = claim.experiment
-    for claim in map(board.claims.__getitem__, stored.seedless):
-        board.seedless[claim.seedless] = claim.experiment
+        mine = [entry.claim for entry in known.entries.values()]
+        claims += mine
+        board.home |= {claim.experiment: known.name for claim in mine if claim.worker}
+        board.trials |= {t.id: t for entry in known.entries.values() for t in entry.trials}
+    claims.sort(key=attrgetter("seq"))
+    board.claims = {claim.experiment: claim for claim in claims}
+    board.commits = {claim.commit: claim.experiment for claim in claims}
+    other, seeded = stored.unprinted, stored.unprinted_seedless
+    board.fingerprints = {c.fingerprint: c.experiment for c in claims if c.experiment not in other}
+    board.seedless = {c.seedless: c.experiment for c in claims if c.experiment not in seeded}
     for name, base, waiting in stored.waiting:
         known = board.classes[name]
         board.waiting[name, base] = [known.entries[each] for each in waiting]

@@ -132,7 +132,9 @@ def _read(path: Path, journal: Journal) -> Leaderboard:
         raise ValueError("it is damaged")
     if _crc(journal.path, header.offset) != header.crc:
         raise ValueError("it was made of another journal")
-    board = thaw(_decoder.decode(body), journal)
+    frozen = _decoder.decode(body)
+    del body  # it is large
+    board = thaw(frozen, journal)
     board.cursor = Cursor(header.offset, header.lines, header.crc)
     return board
 
