@@ -28,12 +28,14 @@ import msgspec
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+import nights  # noqa: E402  simulated nights of swarms
 import toy  # noqa: E402  the repository that the tests run swarms on
 
 from swarm import records  # noqa: E402
 from swarm.door import Door  # noqa: E402
 from swarm.journal import Cursor, Journal  # noqa: E402
 from swarm.leaderboard import Leaderboard  # noqa: E402
+from swarm.paths import Paths  # noqa: E402
 from swarm.records import Note  # noqa: E402
 
 SWARM = [sys.executable, "-P", "-m", "swarm.cli"]
@@ -55,7 +57,7 @@ def main() -> None:
         lambda: overhead(f"1 worker, {many:,} experiments before", 1, many, 8 if quick else 40),
         lambda: overhead(f"{workers} workers, one at work", workers, 0, 8 if quick else 40),
         lambda: appends(appenders, 20 if quick else 100),
-        lambda: cold_read(many),
+        lambda: cold_reads(many),
         lambda: pollination(workers),
         lambda: duty_cycle(6 if quick else 16),
     ):
@@ -152,27 +154,52 @@ def appends(processes: int, each: int) -> Iterator[Row]:
     )
 
 
-def cold_read(experiments: int) -> Iterator[Row]:
+def cold_reads(experiments: int) -> Iterator[Row]:
+    """Of a night as it might have been, and of one in which nothing was better or repeated."""
+    with a_repository() as (root, environment):
+        night = nights.tell(root, experiments, workers=64)
+        yield from cold_read(f"a night of {experiments:,} experiments", night)
+        for verb in ("status", "board --top 20"):
+            took = median_seconds([*SWARM, *verb.split()], root, environment)
+            yield f"`swarm {verb}` after it", "< 1 s", f"{took:.2f} s"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "journal.jsonl"
-        write_founding(path)
-        lengthen(path, experiments)
-        code = (
-            "import sys, time; from pathlib import Path\n"
-            "from swarm.journal import Journal; from swarm.leaderboard import Leaderboard\n"
-            "from swarm.records import Note\n"
-            "board = Leaderboard(Journal(Path(sys.argv[1])))\n"
-            "at = time.perf_counter(); board.refresh(); print(time.perf_counter() - at)\n"
-            "board.journal.append(Note(worker='w', text=''))\n"
-            "at = time.perf_counter(); board.refresh(); print(time.perf_counter() - at)\n"
-        )
-        runs = [
-            subprocess.check_output([sys.executable, "-c", code, str(path)], text=True).split()
-            for _ in range(5)
-        ]
-    cold, again = (statistics.median(float(run[i]) for run in runs) for i in (0, 1))
-    yield f"cold read, {experiments:,} experiments", "< 1 s", f"{cold:.2f} s"
-    yield "refresh after one append", "< 5 ms", f"{again * 1e3:.2f} ms"
+        plain = Paths(Path(folder), "b")
+        plain.home.mkdir(parents=True)
+        write_founding(plain.journal)
+        lengthen(plain.journal, experiments)
+        yield from cold_read(f"{experiments:,} discarded experiments", plain)
+
+
+def cold_read(name: str, paths: Paths) -> Iterator[Row]:
+    """From the journal's first line, then from a snapshot, each in a process of its own."""
+    code = (
+        "import resource, sys, time; from pathlib import Path\n"
+        "from swarm import snapshots; from swarm.paths import Paths\n"
+        "from swarm.records import Note\n"
+        "paths = Paths(Path(sys.argv[1]), sys.argv[2]); at = time.perf_counter()\n"
+        "board = snapshots.leaderboard(paths); board.refresh(); print(time.perf_counter() - at)\n"
+        "board.journal.append(Note(worker='', text=''))\n"
+        "at = time.perf_counter(); board.refresh(); print(time.perf_counter() - at)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        "at = time.perf_counter()\n"
+        "if not board.resumed: snapshots.write(paths.snapshot, board)\n"
+        "print(time.perf_counter() - at)\n"
+    )
+    runs: dict[str, list[list[float]]] = {}
+    for way, budget in (("without a snapshot", ""), ("with a snapshot", "< 1 s")):
+        for _ in range(5):
+            if not budget:
+                paths.snapshot.unlink(missing_ok=True)
+            command = [sys.executable, "-c", code, str(paths.root), paths.tag]
+            output = subprocess.check_output(command, text=True)
+            runs.setdefault(way, []).append([float(line) for line in output.split()])
+        cold, again, memory, wrote = map(statistics.median, zip(*runs[way], strict=True))
+        text = f"{cold:.2f} s, {memory:.0f} MB at most"
+        if not budget:
+            size = paths.snapshot.stat().st_size / 1e6
+            text += f"; to write the snapshot of {size:.0f} MB {wrote:.2f} s"
+        yield f"cold read, {name}, {way}", budget or "-", text
+    yield f"refresh after one append, {name}", "< 5 ms", f"{again * 1e3:.2f} ms"
 
 
 def pollination(workers: int) -> Iterator[Row]:

@@ -11,6 +11,8 @@ import itertools
 import math
 from typing import NamedTuple
 
+import msgspec
+
 QUANTILES = (
     (0.0, -115.0), (0.01, -43.0), (0.05, -12.0), (0.10, -5.0), (0.20, 0.0),
     (0.50, 8.0), (0.75, 28.0), (0.90, 65.0), (1.0, 300.0),
@@ -39,6 +41,16 @@ class Belief(NamedTuple):
     better: float
 
 
+class Learnt(msgspec.Struct):
+    """What the results so far have said of effects."""
+
+    weights: tuple[float, ...]
+    version: int
+    seen: list[int]
+    results: int
+    next: int
+
+
 class Effects:
     """The distribution of effects in a device class. `unit` is its prior SD of noise, val_bpb."""
 
@@ -55,6 +67,18 @@ class Effects:
         self._borders = [middle * scale for middle in middles]
         self._seen = [0] * len(sizes)
         self._results, self._next = 0, _PRIOR_RESULTS // 2
+
+    @property
+    def learnt(self) -> Learnt:
+        """All that is not the same in every new class; `resume` takes it back."""
+        return Learnt(self.weights, self.version, self._seen, self._results, self._next)
+
+    def resume(self, learnt: Learnt) -> None:
+        """Go on from there. Raises `ValueError` for weights of other sizes than these."""
+        if {len(learnt.weights), len(learnt.seen)} != {len(self.sizes)}:
+            raise ValueError("those are weights of other effects")
+        self.weights, self.version = learnt.weights, learnt.version
+        self._seen, self._results, self._next = learnt.seen, learnt.results, learnt.next
 
     @property
     def gain(self) -> float:
@@ -118,12 +142,30 @@ class Effects:
 
     def bar(self, own: float, base: Belief) -> float:
         """The val_bpb below which a single trial makes its experiment probably better."""
-        low, high = base.mean - 8 * math.sqrt(own + base.variance), base.mean
+        spread = own + base.variance
+        low, high = base.mean - 8 * math.sqrt(spread), base.mean
+        mixture = []
+        for weight, size, width in zip(self.weights, self.sizes, self._widths, strict=True):
+            whole = spread + width
+            mixture.append((size, whole, weight / math.sqrt(whole), 1.0 - own / whole))
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            better = self.believe(middle, own, base).mean < base.mean
+            better = _believed_lower(middle, base.mean, mixture)
             low, high = (middle, high) if better else (low, middle)
         return low
+
+
+def _believed_lower(
+    value: float, base: float, mixture: list[tuple[float, float, float, float]]
+) -> bool:
+    """Whether `Effects.believe` gives a mean below that of the base, computed in the same way."""
+    difference = value - base
+    total = first = 0.0
+    for size, whole, height, share in mixture:
+        part = height * math.exp(-0.5 * (difference - size) ** 2 / whole)
+        total += part
+        first += part * (size + share * (difference - size))
+    return value < base if total < _TINY else base + first / total < base
 
 
 def _share_below(x: float) -> float:

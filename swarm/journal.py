@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from swarm.locks import waiting_lock
 from swarm.records import AnyRecord
 
 _TAIL_BYTES = 4096
+_READ_BYTES = 1 << 22
+"""So much of a long journal is decoded at a time: all at once would take memory for good."""
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyRecord)
@@ -34,10 +38,11 @@ def utc_now() -> datetime:
 
 @dataclass
 class Cursor:
-    """How far a reader has come: byte offset and the number of lines before it."""
+    """How far a reader has come: byte offset, the number of lines before it and their CRC-32."""
 
     offset: int = 0
     lines: int = 0
+    crc: int = 0
 
 
 class Journal:
@@ -68,7 +73,11 @@ class Journal:
             yield self._append_locked
 
     def read(self, cursor: Cursor) -> list[AnyRecord]:
-        """Return the complete records behind `cursor` and move it past them.
+        """Return the complete records behind `cursor` and move it past them; see `batches`."""
+        return list(itertools.chain.from_iterable(self.batches(cursor)))
+
+    def batches(self, cursor: Cursor) -> Iterator[list[AnyRecord]]:
+        """The complete records behind `cursor`, some at a time; it moves past each batch.
 
         An unterminated last line is not yet there. Raises `JournalError` naming file and line for
         a line that is not a record, or does not carry the next sequence number.
@@ -77,20 +86,35 @@ class Journal:
             if os.fstat(file.fileno()).st_size < cursor.offset:
                 raise JournalError(f"{self.path} is shorter than when it was last read", _RESTORE)
             file.seek(cursor.offset)
-            data = file.read()
-        complete = data[: data.rfind(b"\n") + 1]
-        records = []
-        for number, line in enumerate(complete.split(b"\n")[:-1], start=cursor.lines + 1):
+            rest = b""
+            while data := file.read(_READ_BYTES):
+                lines, newline, rest = (rest + data).rpartition(b"\n")
+                if newline:
+                    yield self._decoded(lines + newline, cursor)
+
+    def _decoded(self, data: bytes, cursor: Cursor) -> list[AnyRecord]:
+        """The records of whole lines; moves the cursor past them."""
+        numbers = range(cursor.lines + 1, cursor.lines + 1 + data.count(b"\n"))
+        try:
+            records = _decoder.decode_lines(data)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise self._first_damage(data, cursor.lines) from error
+        if [record.seq for record in records] != list(numbers):
+            raise self._first_damage(data, cursor.lines)
+        cursor.offset += len(data)
+        cursor.lines += len(records)
+        cursor.crc = zlib.crc32(data, cursor.crc)
+        return records
+
+    def _first_damage(self, data: bytes, before: int) -> JournalError:
+        for number, line in enumerate(data.split(b"\n"), start=before + 1):
             try:
                 record = _decoder.decode(line)
             except (msgspec.DecodeError, ValueError) as error:
-                raise self._damaged(number, str(error)) from error
+                return self._damaged(number, str(error))
             if record.seq != number:
-                raise self._damaged(number, f"it carries seq {record.seq}")
-            records.append(record)
-        cursor.offset += len(complete)
-        cursor.lines += len(records)
-        return records
+                break
+        return self._damaged(number, f"it carries seq {record.seq}")
 
     def size(self) -> int:
         """Bytes in the file now; a cheap way to see that nothing is new."""

@@ -26,6 +26,7 @@ class Leaderboard:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.cursor = Cursor()
+        self.resumed = False  # from a snapshot, instead of the journal's first line
         self.swarm: records.Swarm | None = None
         self.config: Config | None = None
         self.state: SwarmState = "running"
@@ -45,7 +46,7 @@ class Leaderboard:
         self.home: dict[str, str] = {}
         self.notes: list[records.Note] = []
         self.spent_experiments = 0
-        self._waiting: dict[tuple[str, str], list[Entry]] = {}
+        self.waiting: dict[tuple[str, str], list[Entry]] = {}
         self._apply: dict[type, Callable[[Any], None]] = {
             records.Swarm: self._swarm,
             records.Reconfigured: self._reconfigured,
@@ -72,21 +73,26 @@ class Leaderboard:
             return self._fold()
 
     def _fold(self) -> bool:
-        new = self.journal.read(self.cursor)
-        for record in new:
-            try:
-                self.apply(record)
-            except KeyError as error:
-                raise JournalError(
-                    f"{self.journal.path}, line {record.seq} names {error}, which is not known",
-                    "the journal was edited by hand; restore it from a backup",
-                ) from error
-            except ArithmeticError as error:
-                raise JournalError(
-                    f"{self.journal.path}, line {record.seq} has an impossible number: {error}",
-                    "the journal was edited by hand; restore it from a backup",
-                ) from error
-        return bool(new)
+        before = self.cursor.lines
+        for new in self.journal.batches(self.cursor):
+            self._fold_batch(new)
+        return self.cursor.lines > before
+
+    def _fold_batch(self, new: list[records.AnyRecord]) -> None:
+        apply, record = self._apply, new[0]
+        try:
+            for record in new:
+                apply[type(record)](record)
+        except KeyError as error:
+            raise JournalError(
+                f"{self.journal.path}, line {record.seq} names {error}, which is not known",
+                "the journal was edited by hand; restore it from a backup",
+            ) from error
+        except ArithmeticError as error:
+            raise JournalError(
+                f"{self.journal.path}, line {record.seq} has an impossible number: {error}",
+                "the journal was edited by hand; restore it from a backup",
+            ) from error
 
     def apply(self, record: records.AnyRecord) -> None:
         """Fold one record. Raises `KeyError` with a name that no earlier record made known."""
@@ -254,7 +260,7 @@ class Leaderboard:
             return
         if waited:
             self._settle(known, entry)
-        for waiting in self._waiting.pop((trial.device_class, entry.experiment), []):
+        for waiting in self.waiting.pop((trial.device_class, entry.experiment), []):
             if waiting.estimate:
                 self._judge_scored(known, waiting)
                 self._settle(known, waiting)
@@ -309,7 +315,7 @@ class Leaderboard:
         base = known.entries.get(parent) if parent else None
         if base and base.kind == "candidate" and entry.kind == "candidate":
             entry.why = f"waits for the score of its base {base.experiment}"
-            waiting = self._waiting.setdefault((known.name, base.experiment), [])
+            waiting = self.waiting.setdefault((known.name, base.experiment), [])
             if entry not in waiting:
                 waiting.append(entry)
             return

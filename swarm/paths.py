@@ -27,6 +27,11 @@ class Paths:
         return self.home / "journal.jsonl"
 
     @property
+    def snapshot(self) -> Path:
+        """A cache of what the journal says; see `swarm.snapshots`."""
+        return self.home / "fold.snapshot"
+
+    @property
     def results_tsv(self) -> Path:
         return self.home / "results.tsv"
 

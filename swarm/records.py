@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
+from math import inf, isfinite
 from typing import Literal
 
 import msgspec
@@ -170,8 +170,9 @@ class TrialFinished(Record, frozen=True, tag="result"):
     metrics: Metrics = Metrics()
 
     def __post_init__(self) -> None:
-        finite = self.val_bpb is not None and math.isfinite(self.val_bpb)
-        if finite != (self.outcome == "ok") or not math.isfinite(self.seconds):
+        score = self.val_bpb
+        finite = score is not None and isfinite(score)
+        if finite != (self.outcome == "ok") or not isfinite(self.seconds):
             raise ValueError(f"an {self.outcome} trial cannot have val_bpb {self.val_bpb}")
 
 
@@ -210,7 +211,7 @@ class Spend(Record, frozen=True, tag="spend"):
             self.calls, self.input_tokens, self.cached_tokens, self.written_tokens,
             self.output_tokens,
         )  # fmt: skip
-        if min(counts) < 0 or max(counts) > MOST_TOKENS or not 0 <= (self.usd or 0.0) < math.inf:
+        if min(counts) < 0 or max(counts) > MOST_TOKENS or not 0 <= (self.usd or 0.0) < inf:
             raise ValueError("nobody can have used that")
 
     @property

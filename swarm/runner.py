@@ -20,6 +20,7 @@ from swarm import (
     heartbeat,
     pollinate,
     records,
+    snapshots,
     strays,
 )
 from swarm.agents.kinds import Agent
@@ -29,10 +30,9 @@ from swarm.bookkeeper import Bookkeeper
 from swarm.errors import DiskFull, SwarmError
 from swarm.experiment import Bench
 from swarm.heartbeat import Heartbeat
-from swarm.journal import Journal, utc_now
+from swarm.journal import utc_now
 from swarm.keys import Keys, Scrubber
 from swarm.launchers.local import LocalHandle, LocalLauncher
-from swarm.leaderboard import Leaderboard
 from swarm.locks import DeviceLock
 from swarm.paths import Paths
 from swarm.prices import Prices
@@ -61,7 +61,7 @@ class Runner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.paths, self.worker, self.clock = paths, worker, clock
-        self.board = Leaderboard(Journal(paths.journal))
+        self.board = snapshots.leaderboard(paths)
         self.board.refresh()
         if worker not in self.board.workers:
             raise SwarmError(f"swarm {paths.tag} has no worker {worker}", "see swarm status")

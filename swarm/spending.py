@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from swarm.records import Config, Spend
 
 
-@dataclass(slots=True)
-class Bill:
+class Bill(msgspec.Struct, array_like=True, gc=False):
     """A sum of what was spent; `unpriced` are tokens of models whose price is not known.
 
     `uncounted` are calls of which the provider did not say how many tokens they took.

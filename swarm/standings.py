@@ -24,11 +24,13 @@ from swarm.spending import Bill
 
 _NO_METRICS = Metrics()
 _MOST_FAILURES = 2
+UNKNOWN = (-1, -1)
+"""The version of a bar that was not computed yet."""
 LEADERS = 6
 """So many kept experiments are looked at when the next incumbent is chosen."""
 
 
-class Trial(msgspec.Struct, gc=False):
+class Trial(msgspec.Struct, array_like=True, gc=False):
     """One execution of an experiment; `outcome` is `None` while it runs.
 
     A `slow` trial took too few `batches` for its code: it is repeated, not scored. Nor is one that
@@ -58,7 +60,7 @@ class Trial(msgspec.Struct, gc=False):
         return self.outcome is not None and (self.val_bpb is None or self.slow or self.unsure)
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, array_like=True):
     """An experiment as measured on one device class. `values` are the val_bpb of its trials.
 
     `base` is the entry it is judged against and `children` those judged against it. `bar` is what
@@ -73,17 +75,17 @@ class Entry(msgspec.Struct):
     running: int = 0
     interruptions: int = 0
     kind: VerdictKind = "candidate"
-    why: Why = "waits for its trial"
     confirmed: bool = False
     metrics: Metrics = _NO_METRICS
     seconds: float = 0.0
-    base: Entry | None = None
-    children: list[Entry] | None = None
     belief: Belief | None = None
     bar: float = 0.0
-    bar_version: tuple[int, int] = (-1, -1)
+    bar_version: tuple[int, int] = UNKNOWN
     tested: bool = False
     bill: Bill | None = None
+    why: Why = "waits for its trial"
+    base: Entry | None = None
+    children: list[Entry] | None = None
 
     @property
     def experiment(self) -> str:
@@ -169,8 +171,8 @@ class DeviceClass:
     unverified: str = ""
     doubtful: dict[str, Entry] = field(default_factory=dict)
     noise_version: int = 0
-    _versioned_sd: float = 0.0
-    _leaders: list[Entry] | None = None
+    versioned_sd: float = 0.0
+    ranked: list[Entry] | None = None
 
     @property
     def sigma(self) -> float | None:
@@ -197,8 +199,8 @@ class DeviceClass:
             return
         self.noise.change(before, values)
         sd = self.noise.sd
-        if not 0.97 < sd / (self._versioned_sd or 1e-18) < 1.03:
-            self._versioned_sd = sd
+        if not 0.97 < sd / (self.versioned_sd or 1e-18) < 1.03:
+            self.versioned_sd = sd
             self.noise_version += 1
 
     def crown(self, entry: Entry) -> None:
@@ -214,36 +216,36 @@ class DeviceClass:
     def keep(self, entry: Entry) -> None:
         """The search may build on this entry."""
         if entry.experiment in self.kept:
-            self._leaders = None
+            self.ranked = None
             return
         self.kept[entry.experiment] = entry
-        if self._leaders is not None and entry.belief:
-            bisect.insort(self._leaders, entry, key=_believed_mean)
-            del self._leaders[LEADERS:]
+        if self.ranked is not None and entry.belief:
+            bisect.insort(self.ranked, entry, key=_believed_mean)
+            del self.ranked[LEADERS:]
 
     def drop(self, entry: Entry) -> None:
         """The search may no longer build on it."""
         if self.kept.pop(entry.experiment, None):
-            self._leaders = None
+            self.ranked = None
 
     def leaders(self) -> list[Entry]:
         """The kept entries with the lowest believed means, lowest first."""
-        if self._leaders is None:
-            self._leaders = heapq.nsmallest(LEADERS, self.kept.values(), key=_believed_mean)
-        return self._leaders
+        if self.ranked is None:
+            self.ranked = heapq.nsmallest(LEADERS, self.kept.values(), key=_believed_mean)
+        return self.ranked
 
     def rerank(self) -> None:
         """Beliefs have changed: the leaders may be others now."""
-        self._leaders = None
+        self.ranked = None
 
-    def descendants(self, entry: Entry) -> Iterator[Entry]:
-        """All that were judged against `entry` or against such a one, parents first."""
+    def bases(self, entry: Entry) -> Iterator[Entry]:
+        """`entry` and its descendants, where anything was judged against them, parents first."""
         waiting = [entry]
         while waiting:
-            for child in waiting.pop().children or ():
-                yield child
-                if child.children:
-                    waiting.append(child)
+            base = waiting.pop()
+            if base.children:
+                yield base
+                waiting.extend(child for child in base.children if child.children)
 
 
 def _believed_mean(entry: Entry) -> float:

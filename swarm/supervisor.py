@@ -12,7 +12,7 @@ from types import FrameType
 
 import filelock
 
-from swarm import agents, config, heartbeat, keys, records, strays
+from swarm import agents, config, heartbeat, keys, records, snapshots, strays
 from swarm.errors import GitError, Refused, SwarmError
 from swarm.experiment import Bench, reconcile
 from swarm.heartbeat import Heartbeat
@@ -32,6 +32,7 @@ _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 60.0)
 _LAST_BACKOFF = len(_BACKOFF_SECONDS) - 1
 _HEALTHY_SECONDS = 120.0
 _RESULTS_TSV_SHARE = 0.02
+_SNAPSHOT_SHARE = 0.01
 log = logging.getLogger("swarm.supervisor")
 
 
@@ -62,6 +63,7 @@ class Supervisor:
         self.lock = ProcessLock(paths.supervisor_lock)
         self.ending = False
         self.results = tsv.ResultsFile(paths.results_tsv, _RESULTS_TSV_SHARE)
+        self.snapshot = snapshots.Keeper(paths.snapshot, _SNAPSHOT_SHARE)
 
     def run(self) -> None:
         """Run until the swarm ends. Raises `Refused` when another supervisor runs."""
@@ -88,6 +90,7 @@ class Supervisor:
         """One round; return whether the swarm has come to rest."""
         self.board.refresh()
         self.results.refresh(self.board)
+        self.snapshot.refresh(self.board)
         now = time.monotonic()
         alive = {name: is_held(self.paths.worker_lock(name)) for name in self.watches}
         self._stop_when_all_are_parked()

@@ -111,7 +111,7 @@ class Workforce:
         self.active: dict[str, None] = {}
         self.config: records.Config | None = None
         self.directions: dict[str, Tally] = {}
-        self._aims: dict[str, str] = {}
+        self.aims: dict[str, str] = {}
 
     def spawn(self, config: records.Config, names: Iterable[str]) -> None:
         """The swarm was spawned, or spawned again."""
@@ -152,7 +152,7 @@ class Workforce:
         worker.experiments += 1
         worker.queue[record.experiment] = None
         if aim := self.direction_of(record.worker):
-            self._aims[record.experiment] = aim
+            self.aims[record.experiment] = aim
             self.directions.setdefault(aim, Tally()).tried += 1
         return worker.take_bill()
 
@@ -166,7 +166,7 @@ class Workforce:
         worker, config = self.workers.get(claim.worker), self.config
         if worker is None or config is None:
             return
-        if aim := self._aims.pop(claim.experiment, ""):
+        if aim := self.aims.pop(claim.experiment, ""):
             self.directions[aim].kept += kept
         worker.barren = 0 if kept else worker.barren + 1
         worker.settled += 1

@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 
-from swarm import config
+from swarm import config, snapshots
 from swarm.agents import draft
 from swarm.door import Door
 from swarm.errors import GitError
-from swarm.journal import Journal
 from swarm.keys import Keys, Scrubber
 from swarm.leaderboard import Leaderboard
 from swarm.logfile import last_lines
@@ -36,7 +35,7 @@ class Session:
         self.worker = desk.worker
         self.worktree = worktree
         self.paths = Paths(Path(desk.root), desk.tag)
-        self.board = Leaderboard(Journal(self.paths.journal))
+        self.board = snapshots.leaderboard(self.paths)
         self._checkout = Worktree(worktree, self.paths.branch(desk.worker))
 
     def post(self, change: draft.Draft, description: str) -> Answer:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from swarm import config
+from swarm import config, snapshots
 from swarm.config import Place
 from swarm.errors import Refused
 from swarm.journal import Journal
@@ -40,9 +40,11 @@ class Session:
             raise Refused(f"{what} are for people", "val_bpb is what you are judged by")
 
 
-def folded(paths: Paths) -> Leaderboard:
-    board = Leaderboard(Journal(paths.journal))
+def folded(paths: Paths, from_start: bool = False) -> Leaderboard:
+    """What the swarm knows; `from_start` trusts no snapshot, for what is decided for good."""
+    board = Leaderboard(Journal(paths.journal)) if from_start else snapshots.leaderboard(paths)
     board.refresh()
+    snapshots.Keeper(paths.snapshot).refresh(board)
     return board
 
 

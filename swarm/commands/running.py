@@ -202,7 +202,7 @@ def _calibrations(known: DeviceClass) -> int:
 
 def merge(session: Session) -> None:
     paths, given = session.paths, session.arguments
-    fold = folded(paths)
+    fold = folded(paths, from_start=True)
     found = drift.of(fold.primary) if fold.primary else None
     done = merging.merge(paths, fold, given.into, given.squash, given.incumbent)
     if found and found.is_real:

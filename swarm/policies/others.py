@@ -50,8 +50,10 @@ STRICT_LEVEL, STRICT_REPLICATES = 0.95, 6
 class Strict(Probable):
     """Build on nothing that replicates have not shown to be better; for comparison."""
 
-    def _stays_out(self, known: DeviceClass, entry: Entry, base: Entry) -> bool:
-        return False
+    def _judge_again(self, known: DeviceClass, children: list[Entry], base: Entry) -> None:
+        for child in children:
+            if child.estimate:
+                self._judge(known, child, base)
 
     def _judge(self, known: DeviceClass, entry: Entry, base: Entry) -> None:
         assert entry.estimate is not None and base.estimate is not None

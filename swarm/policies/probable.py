@@ -9,7 +9,7 @@ from swarm.beliefs import bar_of, belief_of, measured
 from swarm.decide import Verdict, worth
 from swarm.noise import PRIOR_TRIALS
 from swarm.policies.base import Due, Likely, Occasion, asked_for, first_reason
-from swarm.standings import DeviceClass, Entry
+from swarm.standings import UNKNOWN, DeviceClass, Entry
 
 CREDITS_AT_FIRST = 4.0
 CREDITS_PER_RESULT = 0.02
@@ -83,21 +83,28 @@ class Probable:
             known.drop(entry)
         entry.judge(Verdict(kind, Likely(known, entry)))
 
-    def _stays_out(self, known: DeviceClass, entry: Entry, base: Entry) -> bool:
-        """Whether it is plain that what was discarded stays discarded: so it is for most."""
-        once = entry.kind == "discard" and len(entry.values) == 1
-        return once and entry.values[0] >= bar_of(known, base)
-
     def _revise(self, known: DeviceClass, entry: Entry) -> None:
         """After a replicate: whatever was judged against the entry is judged again."""
-        for changed in (entry, *known.descendants(entry)):
-            changed.bar_version = (-1, -1)
-            found, base = changed.estimate, changed.base
-            if base is None:
-                changed.belief = measured(known, changed) if found else None
-            elif found and not self._stays_out(known, changed, base):
-                self._judge(known, changed, base)
+        entry.bar_version = UNKNOWN
+        if entry.base is None:
+            entry.belief = measured(known, entry) if entry.estimate else None
+        elif entry.estimate:
+            self._judge_again(known, [entry], entry.base)
+        for base in known.bases(entry):
+            self._judge_again(known, base.children or [], base)
         self._crown(known)
+
+    def _judge_again(self, known: DeviceClass, children: list[Entry], base: Entry) -> None:
+        """Judge what has `base` once more. Most was plainly discarded, and stays so."""
+        bar = None  # computed no earlier than it is needed, or it would be another one
+        for child in children:
+            child.bar_version = UNKNOWN
+            if child.kind == "discard" and len(child.values) == 1:
+                bar = bar_of(known, base) if bar is None else bar
+                if child.values[0] >= bar:
+                    continue
+            if child.estimate:
+                self._judge(known, child, base)
 
     def _crown(self, known: DeviceClass) -> None:
         known.rerank()
