@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
-from swarm import control, logfile, panes, records
+from swarm import control, logfile, panes, records, snapshots
 from swarm.errors import JournalError, Refused, SwarmError
 from swarm.journal import Journal, utc_now
 from swarm.leaderboard import Leaderboard
@@ -130,6 +130,8 @@ class Observer:
                 raise self._damaged
             self._fold = Leaderboard(Journal(self.paths.journal))
             self._board_of = self._progress_of = self._damaged = None
+        if self._fold.swarm is None:
+            self._fold = snapshots.leaderboard(self.paths)
         try:
             self._fold.refresh()
         except JournalError as error:

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from swarm import drift
+from swarm import drift, snapshots
 from swarm.errors import Refused, SwarmError
 from swarm.garbage import without_collection
-from swarm.journal import Journal, utc_now
-from swarm.leaderboard import BASELINE, Leaderboard
+from swarm.journal import utc_now
+from swarm.leaderboard import BASELINE
 from swarm.paths import Paths
 from swarm.standings import DeviceClass, Entry
 from swarm.views import documents
@@ -160,7 +160,7 @@ class Feed:
             if signature == self._damaged:
                 return
             self._damaged = signature
-            fold = Leaderboard(Journal(self._paths.journal))
+            fold = snapshots.leaderboard(self._paths)
             fold.refresh()
             if fold.swarm is None:
                 raise SwarmError(f"{self._paths.journal} says nothing yet")
