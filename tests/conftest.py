@@ -17,6 +17,11 @@ import pytest
 import toy
 
 
+# A shell in the background ignores Ctrl-C, and so would all processes that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment whose cache and tmux sockets belong to this test alone."""
