@@ -203,3 +203,24 @@ def test_the_heartbeat_of_an_older_runner_is_understood(floor: Floor) -> None:
     path = floor.paths.heartbeat("cpu0")
     path.write_text(path.read_text().replace("{", '{"agent_pid": 9, "trial": "t1", ', 1))
     assert floor.worker("cpu0")["reason"] == THOUGHT
+
+
+def test_a_log_with_impossible_numbers_breaks_nothing(floor: Floor) -> None:
+    name, nines = floor.story.claim("cpu1"), "9" * 400
+    started = records.TrialStarted(
+        trial="t1", experiment=name, worker="cpu1", device_class="CPU", seed=1
+    )
+    floor.story.tell(started)
+    log = floor.paths.trial("t1") / "run.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(f"step 00041 (13.6 %) | loss {nines} | {nines} tok/s | {nines} s left\n")
+    floor.run("cpu1", "training")
+    trial = floor.worker("cpu1")["trial"]
+    assert trial["step"] == 41 and trial["seconds_left"] is None
+    assert any("training 14%" in line for line in floor.shown(160))
+
+
+def test_it_says_what_the_number_beside_a_score_is(floor: Floor) -> None:
+    assert "e0, val_bpb 1.000000 (trials: 1), commit" in floor.shown(160)[1]
+    floor.story.trial("e0", "cpu1", 1.02)
+    assert "e0, val_bpb 1.010000 (trials: 2, their SD 0.014142), commit" in floor.shown(160)[1]
