@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.standings import Entry
 from swarm.views import board as boards
-from swarm.views import documents, table
+from swarm.views import diff, documents, table
 from swarm.views import status as statuses
 
 _FOLLOW_SECONDS = 0.2
@@ -72,13 +71,10 @@ def show(session: Session) -> None:
     print(boards.experiment(fold, entry, style(session)))
     if entry.claim.parent:
         parent = fold.claims[entry.claim.parent].commit
-        colour = "always" if style(session).colour else "never"
-        sys.stdout.flush()
-        subprocess.run(
-            ["git", "--no-pager", "diff", f"--color={colour}", parent, entry.claim.commit],
-            cwd=paths.root,
-            check=False,
-        )
+        found = diff.between(paths.root, parent, entry.claim.commit)
+        # Whatever reads it from a pipe gets it as git writes it.
+        is_terminal = sys.stdout.isatty()
+        print(diff.shown(found, style(session).colour) if is_terminal else found, end="")
 
 
 def find(fold: Leaderboard, experiment: str) -> Entry:
