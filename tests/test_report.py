@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import nights
 import pytest
 import toy
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
-from toy_swarm import Story
+from toy_swarm import WORKERS, Story
 
 from swarm import records, report
 from swarm.commands import folded
@@ -419,6 +420,22 @@ def test_device_classes_have_chapters_of_their_own(told: Story) -> None:
     assert text.count("### H100 \\| fast") >= 4 and text.count("git worktree add") == 2
     assert "1 agent (claude) tried 1 change" in text and "4 agents (tuner) tried 1 change" in text
     assert [c.result.final and c.result.final.experiment for c in found.chapters] == ["e2", "e1"]
+
+
+def test_a_swarm_that_was_spawned_anew_for_longer_trials_keeps_its_old_story(told: Story) -> None:
+    told.experiment("cpu0", 0.9)
+    assert told.board.config
+    again = records.Reconfigured(config=told.board.config, workers=("cpu0",))
+    joined = told.board.workers["cpu0"].joined
+    told.tell(again, msgspec.structs.replace(joined, device_class="CPU/longer"))
+    found = story_of(told.board)
+    assert [chapter.name for chapter in found.chapters] == ["CPU/longer", "CPU"]
+    assert len(found.chapters[1].workers) == 4 and "0 agents" not in words(found)
+    told.tell(
+        again, *(msgspec.structs.replace(told.board.workers[name].joined, device_class="CPU/longer")
+                 for name in WORKERS)
+    )  # fmt: skip
+    assert "1 agent (tuner) tried 1 change of train.py" in words(story_of(told.board))
 
 
 # ---- words that agents wrote -----------------------------------------------------------------

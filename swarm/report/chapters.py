@@ -127,6 +127,7 @@ def _simpler(story: Story, chapter: Chapter) -> Iterator[Block]:
         )
         items.append((told, *_offer(story, chapter, doubt)))
     yield Items(items)
+    yield from _rest(len(chapter.doubts))
     yield Paragraph(
         "That no gain was seen does not prove that there is none: less than two standard errors"
         " cannot be told from nothing."
