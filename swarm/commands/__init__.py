@@ -17,6 +17,7 @@ from swarm.journal import Journal
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.strays import AGENT_MARK
+from swarm.views import crew
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,17 @@ class Session:
 def folded(paths: Paths) -> Leaderboard:
     board = Leaderboard(Journal(paths.journal))
     board.refresh()
+    return board
+
+
+def begun(paths: Paths) -> Leaderboard:
+    """The same for verbs that are about its workers. Raises `Refused` before they are known."""
+    board = folded(paths)
+    if not crew.is_laid_out(board):
+        raise Refused(
+            f"swarm '{paths.tag}' is being laid out",
+            f"try again in a moment; if its spawn was cut off: swarm spawn --tag {paths.tag}",
+        )
     return board
 
 

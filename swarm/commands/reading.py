@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from swarm import config, drift
-from swarm.commands import Session, folded, print_json, say
+from swarm.commands import Session, begun, folded, print_json, say
 from swarm.errors import Refused
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
@@ -33,7 +33,7 @@ def style(session: Session) -> table.Style:
 
 def status(session: Session) -> None:
     paths = session.paths
-    document = documents.status(paths, folded(paths))
+    document = documents.status(paths, begun(paths))
     if session.arguments.json:
         print_json(document)
     else:
@@ -118,7 +118,7 @@ def attach(session: Session) -> None:
 
     paths = session.paths
     command, environment = panes.attaching(
-        paths, folded(paths), session.arguments.worker, session.environment
+        paths, begun(paths), session.arguments.worker, session.environment
     )
     os.execvpe(command[0], command, environment)
 

@@ -20,7 +20,7 @@ from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.standings import DeviceClass, Trial
 from swarm.views import board as boards
-from swarm.views import diff, documents, table
+from swarm.views import crew, diff, documents, table
 from swarm.views.documents import Document
 from swarm.watch import board, curve
 from swarm.watch.board import Board, Query
@@ -135,8 +135,7 @@ class Observer:
         except JournalError as error:
             self._damaged, self._damaged_version = error, version
             raise
-        workers = self._fold.active.keys()
-        if not workers or not workers <= self._fold.workers.keys():
+        if not crew.is_laid_out(self._fold):
             raise SwarmError("the swarm is being laid out")
 
     def _survey(self, known: DeviceClass, query: Query) -> None:
