@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -9,6 +13,7 @@ from pathlib import Path
 
 import nights
 import pytest
+import toy
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -153,3 +158,38 @@ def test_ages_are_those_of_the_moment(night: Leaderboard) -> None:
     later = max(claim.time for claim in night.claims.values()) + timedelta(days=9)
     shown = board.board(night, Look(later, top=1), Style(False, 80))
     assert "  9 d  " in shown
+
+
+def test_a_diff_does_not_steer_the_terminal_that_shows_it(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    story = Story(tmp_path / "a user's repo")
+    root = story.paths.root
+    (root / "train.py").write_text(toy.TRAIN + "# \x1b]0;title\x07 \x1b[2J\u202e\n")
+    toy.git(root, "commit", "-qam", "hostile")
+    toy.git(root, "tag", "e1")  # the commits of a told experiment have its name
+    story.experiment("cpu0", 0.9)
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-P", "-m", "swarm.cli", "show", "e1"]
+    done = subprocess.run(
+        command, cwd=root, stdout=terminal, stderr=subprocess.PIPE, env=environment, timeout=60
+    )
+    os.close(terminal)
+    assert done.returncode == 0, done.stderr
+    seen = b""
+    while part := _read(screen):
+        seen += part
+    os.close(screen)
+    text = seen.decode()
+    assert r"# \x1b]0;title\x07 \x1b[2J\x202e" in text
+    assert "\x1b]" not in text and "\x1b[2J" not in text and "\u202e" not in text
+    piped = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
+    assert "+# \x1b]0;title\x07" in piped.stdout  # as git writes it, for git to read
+
+
+def _read(screen: int) -> bytes:
+    """What a terminal was sent; nothing more once its last process has closed it."""
+    try:
+        return os.read(screen, 4096)
+    except OSError:
+        return b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import struct
 import subprocess
 import sys
@@ -180,8 +181,13 @@ def test_too_many_experiments_are_refused_before_they_take_for_ever() -> None:
 
 
 def mirrored(told: Story, environment: dict[str, str], tool: str, folder: Path) -> None:
-    """Export to a tool's format; nothing but the folder is on stdout."""
-    assert export(told.paths, environment, "--to", tool, str(folder)) == f"{folder}\n"
+    """Export to a tool's format; nothing but the folder is on stdout, and the advice on stderr can
+    be pasted."""
+    done = toy.swarm(told.paths.root, "export", "--to", tool, str(folder), environment=environment)
+    assert done.returncode == 0 and done.stdout == f"{folder}\n", done.stderr
+    command = done.stderr.removeprefix("to look at it: ").removesuffix(" puts it online\n")
+    words = [word.removesuffix("/wandb/offline-run-*") for word in shlex.split(command)]
+    assert str(folder) in words
 
 
 def test_tensorboard_reads_scores_and_hyperparameters(

@@ -36,6 +36,14 @@ def test_whatever_a_trial_prints_is_read_without_an_error(text: str) -> None:
     assert found is None or (found.step >= 0 and 0 <= found.percent <= 100)
 
 
+def test_a_number_beyond_all_numbers_is_none() -> None:
+    """It would be no JSON, and nothing that a clock shows."""
+    nines = "9" * 400
+    line = f"step 00041 (13.6 %) | loss {nines} | {nines} tok/s | {nines} s left"
+    assert live.last(line) == live.Progress(41, 13.6)
+    assert live.last(f"step 00041 ({nines} %)") is None
+
+
 def test_a_lineage_is_what_an_experiment_was_built_of(tmp_path: Path) -> None:
     story = Story(tmp_path / "a user's repo")
     one = story.experiment("cpu0", 0.9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import io
 import itertools
+import math
 import os
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import nights
 import pytest
 import toy
@@ -20,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
-from toy_swarm import Story
+from toy_swarm import WORKERS, Story
 
 from swarm import records, report
 from swarm.commands import folded
@@ -28,7 +30,7 @@ from swarm.journal import Cursor
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.report import attendance, chapters, labels, markdown, page, progress, simplicity, story
-from swarm.report.blocks import Code, Heading, Paragraph, Table
+from swarm.report.blocks import Code, Heading, Items, Paragraph, Strong, Table
 from swarm.strays import AGENT_MARK
 from swarm.views import documents
 from swarm.views.table import printable
@@ -273,6 +275,41 @@ def test_what_turned_out_to_be_no_gain_can_be_left_out(told: Story) -> None:
     assert "so it stays" in words(longer) and "git checkout e1" not in words(longer)
 
 
+def test_a_change_is_taken_out_by_the_command_that_is_offered(told: Story) -> None:
+    """In a real repository, without touching what the user has checked out."""
+    root = told.paths.root
+    versions = {"e0": toy.TRAIN}
+    for name, parent, old, new in (
+        ("e1", "e0", "LR = 0.04", "LR = 0.3"), ("e2", "e1", "time.sleep(WAIT)", "time.sleep(0)"),
+        ("e3", "e2", 'print("depth: 1")', 'print("depth: 2")'),
+    ):  # fmt: skip
+        versions[name] = versions[parent].replace(old, new)
+        (root / "train.py").write_text(versions[name])
+        toy.git(root, "commit", "-qam", name)
+        toy.git(root, "tag", name)  # the commits of a told experiment have its name
+    for worker, scores, parent in (
+        ("cpu0", [0.9], "e0"), ("cpu1", [0.89, 0.92, 0.93], "e1"), ("cpu2", [0.8], "e2"),
+    ):  # fmt: skip
+        name = told.experiment(worker, scores[0], parent)
+        for score in scores[1:]:
+            told.trial(name, worker, score)
+    toy.git(root, "checkout", "-q", "HEAD~3")
+    found = story.tell(told.board, told.board.journal.read(Cursor()), versions.get, "e3")
+    (command,) = (
+        part.text
+        for block in report.blocks(found)
+        if isinstance(block, Items)
+        for item in block.items
+        for part in item
+        if isinstance(part, Code)
+    )
+    done = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    taken_out = (root.parent / "race-without-e2" / "train.py").read_text()
+    assert taken_out == versions["e3"].replace("time.sleep(0)", "time.sleep(WAIT)")
+    assert (root / "train.py").read_text() == toy.TRAIN
+
+
 # ---- swarms of every kind --------------------------------------------------------------------
 
 
@@ -289,6 +326,58 @@ def test_a_swarm_of_crashes_says_so(told: Story) -> None:
     assert "None of them got a score" in lead(found)
     assert "no score yet" in progress.headline(found, found.chapters[0])[0]
     assert progress.draw(found)
+
+
+def test_what_has_not_ended_has_not_failed(told: Story) -> None:
+    name = told.claim("cpu0")
+    assert "None of them has a score yet" in lead(story_of(told.board))
+    told.trial(name, "cpu0", None)
+    assert "each crashed" in lead(story_of(told.board))
+
+
+def test_an_experiment_that_is_asked_for_may_have_no_story(told: Story) -> None:
+    told.experiment("cpu0", 0.8)
+    crashed = told.experiment("cpu1", None)
+    for asked, said in ((crashed, "e2 has no score"), ("e0", "e0 is the baseline")):
+        found = story.tell(told.board, told.board.journal.read(Cursor()), {}.get, asked)
+        assert said in lead(found) and "None of them" not in lead(found)
+        assert "| incumbent | " in words(found) and "change of val\\_bpb" not in words(found)
+        assert ("git worktree add" in words(found)) is (asked == "e0")
+        assert progress.draw(found)
+
+
+def test_a_claim_is_put_first_by_the_trials_that_were_made_for_it(night: Paths) -> None:
+    board = folded(night)
+    known, found = board.primary, story_of(board)
+    best = known and known.champion()
+    assert known and best and len(best.values) > len(best.evidence) >= 1
+    baseline = sum(known.entries["e0"].evidence) / len(known.entries["e0"].evidence)
+    ours = sum(best.evidence) / len(best.evidence)
+    said = f"{best.experiment} lowered val_bpb by {100 * (1 - ours / baseline):.2f} ± "
+    assert said in lead(found)
+    text = next(b.text for b in report.blocks(found) if isinstance(b, Paragraph))
+    assert said in next(part.text for part in text if isinstance(part, Strong))
+    percent = f"−{100 * (1 - ours / baseline):.2f} ± "
+    assert percent in progress.headline(found, found.chapters[0])[0]
+
+
+def test_noise_that_is_partly_assumed_is_called_so(told: Story) -> None:
+    assert "assumed: nothing was replicated" in words(story_of(told.board))
+    for count in range(1, 5):
+        told.trial("e0", "cpu0", 1.0 + 0.01 * count)
+        text = words(story_of(told.board))
+        trials = "1 replicate" if count == 1 else f"{count} replicates"
+        assert text.count(f"from {trials} and what is usual)") == (2 if count < 4 else 0)
+    assert text.count("from 4 replicates)") == 2
+
+
+def test_a_repetition_varies_by_the_trial_and_by_the_mean(told: Story) -> None:
+    for _ in range(4):
+        told.trial("e0", "cpu0", 1.01)
+    found = story_of(told.board)
+    sigma = found.chapters[0].noise.sd
+    spread = math.sqrt(sigma**2 + sigma**2 / 5)
+    assert f" ± {spread:.4f} (the SD of one new trial" in words(found)
 
 
 def test_a_swarm_without_improvement_says_so(told: Story) -> None:
@@ -331,6 +420,22 @@ def test_device_classes_have_chapters_of_their_own(told: Story) -> None:
     assert text.count("### H100 \\| fast") >= 4 and text.count("git worktree add") == 2
     assert "1 agent (claude) tried 1 change" in text and "4 agents (tuner) tried 1 change" in text
     assert [c.result.final and c.result.final.experiment for c in found.chapters] == ["e2", "e1"]
+
+
+def test_a_swarm_that_was_spawned_anew_for_longer_trials_keeps_its_old_story(told: Story) -> None:
+    told.experiment("cpu0", 0.9)
+    assert told.board.config
+    again = records.Reconfigured(config=told.board.config, workers=("cpu0",))
+    joined = told.board.workers["cpu0"].joined
+    told.tell(again, msgspec.structs.replace(joined, device_class="CPU/longer"))
+    found = story_of(told.board)
+    assert [chapter.name for chapter in found.chapters] == ["CPU/longer", "CPU"]
+    assert len(found.chapters[1].workers) == 4 and "0 agents" not in words(found)
+    told.tell(
+        again, *(msgspec.structs.replace(told.board.workers[name].joined, device_class="CPU/longer")
+                 for name in WORKERS)
+    )  # fmt: skip
+    assert "1 agent (tuner) tried 1 change of train.py" in words(story_of(told.board))
 
 
 # ---- words that agents wrote -----------------------------------------------------------------

@@ -10,9 +10,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import toy
 from toy_swarm import WORKERS, Story
 
 from swarm import heartbeat, records
+from swarm.commands import begun
+from swarm.errors import Refused
 from swarm.heartbeat import Heartbeat
 from swarm.locks import ProcessLock
 from swarm.views import documents, status
@@ -203,3 +206,40 @@ def test_the_heartbeat_of_an_older_runner_is_understood(floor: Floor) -> None:
     path = floor.paths.heartbeat("cpu0")
     path.write_text(path.read_text().replace("{", '{"agent_pid": 9, "trial": "t1", ', 1))
     assert floor.worker("cpu0")["reason"] == THOUGHT
+
+
+def test_a_log_with_impossible_numbers_breaks_nothing(floor: Floor) -> None:
+    name, nines = floor.story.claim("cpu1"), "9" * 400
+    started = records.TrialStarted(
+        trial="t1", experiment=name, worker="cpu1", device_class="CPU", seed=1
+    )
+    floor.story.tell(started)
+    log = floor.paths.trial("t1") / "run.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(f"step 00041 (13.6 %) | loss {nines} | {nines} tok/s | {nines} s left\n")
+    floor.run("cpu1", "training")
+    trial = floor.worker("cpu1")["trial"]
+    assert trial["step"] == 41 and trial["seconds_left"] is None
+    assert any("training 14%" in line for line in floor.shown(160))
+
+
+def test_it_says_what_the_number_beside_a_score_is(floor: Floor) -> None:
+    assert "e0, val_bpb 1.000000 (trials: 1), commit" in floor.shown(160)[1]
+    floor.story.trial("e0", "cpu1", 1.02)
+    assert "e0, val_bpb 1.010000 (trials: 2, their SD 0.014142), commit" in floor.shown(160)[1]
+
+
+def test_a_swarm_that_is_being_laid_out_says_so(floor: Floor, environment: dict[str, str]) -> None:
+    lines = floor.paths.journal.read_bytes().splitlines(keepends=True)
+    for count in range(6):
+        floor.paths.journal.write_bytes(b"".join(lines[:count]))
+        if count == 5:  # all but the last worker
+            for verb in ("status", "report", "stop", "pause"):
+                done = toy.swarm(floor.paths.root, verb, environment=environment)
+                assert done.returncode == 3 and done.stdout == ""
+                error, hint = done.stderr.splitlines()
+                assert error == "error: swarm 'race' is being laid out" and "swarm spawn" in hint
+        with pytest.raises(Refused, match="is being laid out"):
+            begun(floor.paths)
+    floor.paths.journal.write_bytes(b"".join(lines[:6]))
+    assert begun(floor.paths).active

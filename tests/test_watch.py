@@ -32,6 +32,7 @@ from swarm.locks import ProcessLock
 from swarm.paths import Paths
 from swarm.watch import cells, curve
 from swarm.watch.app import Watch
+from swarm.watch.board import Query
 from swarm.watch.lines import Lines
 from swarm.watch.observer import Observer
 
@@ -542,3 +543,17 @@ def test_a_live_swarm_in_a_real_terminal(
     screen.shows("paused")
     screen.press("q")
     screen.shows("left 0")
+
+
+def test_the_noise_beside_the_incumbent_is_that_of_its_device_class(story: Story) -> None:
+    joined, config = story.board.workers["cpu0"].joined, story.board.config
+    assert config
+    story.tell(
+        records.Reconfigured(config=config, workers=("cpu0",)),
+        msgspec.structs.replace(joined, device_class="CPU/longer"),
+    )
+    status = Observer(story.paths).look(Query()).status
+    for known, sd in zip(status["device_classes"], (0.001, 0.002), strict=True):
+        known["noise"]["sd"] = sd
+    assert [known["name"] for known in status["device_classes"]] == ["CPU", "CPU/longer"]
+    assert "σ 0.002000" in cells.plain(cells.swarm(status))

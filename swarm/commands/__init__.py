@@ -17,6 +17,7 @@ from swarm.journal import Journal
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.strays import AGENT_MARK
+from swarm.views import crew
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,17 @@ def folded(paths: Paths, from_start: bool = False) -> Leaderboard:
     board = Leaderboard(Journal(paths.journal)) if from_start else snapshots.leaderboard(paths)
     board.refresh()
     snapshots.Keeper(paths.snapshot).refresh(board)
+    return board
+
+
+def begun(paths: Paths) -> Leaderboard:
+    """The same for verbs that are about its workers. Raises `Refused` before they are known."""
+    board = folded(paths)
+    if not crew.is_laid_out(board):
+        raise Refused(
+            f"swarm '{paths.tag}' is being laid out",
+            f"try again in a moment; if its spawn was cut off: swarm spawn --tag {paths.tag}",
+        )
     return board
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from swarm import config, drift
-from swarm.commands import Session, folded, print_json, say
+from swarm.commands import Session, begun, folded, print_json, say
 from swarm.errors import Refused
 from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.standings import Entry
 from swarm.views import board as boards
-from swarm.views import documents, table
+from swarm.views import diff, documents, table
 from swarm.views import status as statuses
 
 _FOLLOW_SECONDS = 0.2
@@ -34,7 +33,7 @@ def style(session: Session) -> table.Style:
 
 def status(session: Session) -> None:
     paths = session.paths
-    document = documents.status(paths, folded(paths))
+    document = documents.status(paths, begun(paths))
     if session.arguments.json:
         print_json(document)
     else:
@@ -72,13 +71,10 @@ def show(session: Session) -> None:
     print(boards.experiment(fold, entry, style(session)))
     if entry.claim.parent:
         parent = fold.claims[entry.claim.parent].commit
-        colour = "always" if style(session).colour else "never"
-        sys.stdout.flush()
-        subprocess.run(
-            ["git", "--no-pager", "diff", f"--color={colour}", parent, entry.claim.commit],
-            cwd=paths.root,
-            check=False,
-        )
+        found = diff.between(paths.root, parent, entry.claim.commit)
+        # Whatever reads it from a pipe gets it as git writes it.
+        is_terminal = sys.stdout.isatty()
+        print(diff.shown(found, style(session).colour) if is_terminal else found, end="")
 
 
 def find(fold: Leaderboard, experiment: str) -> Entry:
@@ -122,7 +118,7 @@ def attach(session: Session) -> None:
 
     paths = session.paths
     command, environment = panes.attaching(
-        paths, folded(paths), session.arguments.worker, session.environment
+        paths, begun(paths), session.arguments.worker, session.environment
     )
     os.execvpe(command[0], command, environment)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from swarm.agents.session import source_reader
-from swarm.commands import Session, folded, say
+from swarm.commands import Session, begun, folded, say
 from swarm.commands.reading import find
 from swarm.errors import UsageError
 from swarm.journal import Cursor
@@ -18,7 +18,7 @@ def report(session: Session) -> None:
 
     session.refuse_agents("reports, which show held-out scores,")
     paths, arguments = session.paths, session.arguments
-    fold = folded(paths)
+    fold = begun(paths)
     if arguments.experiment:
         find(fold, arguments.experiment)
     told = story.tell(

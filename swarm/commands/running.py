@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from swarm import control, drift, records, supervisor
 from swarm import merge as merging
 from swarm import spawn as spawning
-from swarm.commands import Session, folded, say
+from swarm.commands import Session, begun, folded, say
 from swarm.commands.reading import SCREENFUL, style
 from swarm.commands.ticker import Ticker
 from swarm.errors import Refused, SwarmError
@@ -117,7 +117,7 @@ def _say_best(paths: Paths, fold: Leaderboard) -> None:
 
 def stop(session: Session) -> None:
     paths = session.paths
-    fold = folded(paths)
+    fold = begun(paths)
     if fold.state != "running":
         raise Refused(f"swarm '{paths.tag}' has {fold.state} already", "see swarm board")
     fold.journal.append(records.Control(action="stop", now=session.arguments.now))
@@ -144,7 +144,7 @@ def resume(session: Session) -> None:
 def _control(session: Session, action: records.Action) -> None:
     """Append a command to the runners, for the workers named or all of them."""
     paths, workers = session.paths, session.arguments.workers
-    control.ask(paths, folded(paths), action, workers)
+    control.ask(paths, begun(paths), action, workers)
     say(f"{action}: {', '.join(workers) or 'all workers'}")
 
 
@@ -161,7 +161,7 @@ def sync(session: Session) -> None:
 def noise(session: Session) -> None:
     """Ask for replicates of the incumbents; with --wait print what they showed."""
     paths, count = session.paths, session.arguments.replicates
-    fold = folded(paths)
+    fold = begun(paths)
     if fold.state != "running":
         raise Refused(f"swarm '{paths.tag}' has {fold.state}", f"swarm spawn --tag {paths.tag}")
     if not any(map(_can_repeat, fold.classes.values())):

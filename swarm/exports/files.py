@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
 from typing import IO
 
@@ -31,7 +32,7 @@ def form_of(place: str, asked: str | None) -> str:
         raise UsageError(f"cannot tell the format of '{place}' by its ending", f"one of {known}")
     if not Path(place).absolute().parent.is_dir():
         folder = Path(place).parent
-        raise UsageError(f"there is no folder {folder}", f"mkdir -p '{folder}'")
+        raise UsageError(f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))}")
     return form
 
 

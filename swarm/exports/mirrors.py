@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +30,7 @@ class Tool(NamedTuple):
     """A tool, the experiments it bears, and what keeps its library from asking and telling.
 
     `parametrised` of them, the best, come with their hyperparameters. `shown` is how to look at the
-    copy. In it and in the values of the environment, `{}` is the folder.
+    copy. In it and in the values of the environment, `{}` is the folder, in the former quoted.
     """
 
     module: str
@@ -42,21 +43,21 @@ class Tool(NamedTuple):
 SESSIONS = 300
 """TensorBoard's HParams dashboard reads a folder for each."""
 TOOLS = {
-    "tensorboard": Tool("to_tensorboard", 200_000, SESSIONS, {}, "tensorboard --logdir '{}'"),
+    "tensorboard": Tool("to_tensorboard", 200_000, SESSIONS, {}, "tensorboard --logdir {}"),
     "mlflow": Tool(
         "to_mlflow", 5_000, 5_000,
         # The file store is in maintenance, and refused unless this is set; the library's
         # telemetry is not wanted.
         {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true",
          "DO_NOT_TRACK": "true"},
-        "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri '{}'",
+        "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {}",
     ),
     "wandb": Tool(
         "to_wandb", 10_000, 0,
         {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false",
          "WANDB_CONSOLE": "off", "WANDB_DATA_DIR": "{}/library", "WANDB_CACHE_DIR": "{}/library",
          "WANDB_CONFIG_DIR": "{}/library"},
-        "wandb sync '{}'/wandb/offline-run-* puts it online",
+        "wandb sync {}/wandb/offline-run-* puts it online",
     ),
 }  # fmt: skip
 
@@ -79,7 +80,7 @@ def mirror(tool: str, paths: Paths, board: Leaderboard, folder: Path) -> str:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write(Swarm(paths.tag, board, list(runs(board, constants))), folder.absolute())
-    return f"to look at it: {chosen.shown.format(folder)}"
+    return f"to look at it: {chosen.shown.format(shlex.quote(str(folder)))}"
 
 
 def refuse_too_many(tool: str, experiments: int) -> None:

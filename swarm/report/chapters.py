@@ -30,6 +30,7 @@ from swarm.report.wording import (
     number,
     probability,
     short,
+    spread,
 )
 from swarm.views.table import fit, tokens, usd
 
@@ -74,7 +75,7 @@ def timeline(story: Story, chapter: Chapter) -> Iterator[Block]:
             ),
             "caution",
         )
-    yield from _simpler(chapter)
+    yield from _simpler(story, chapter)
 
 
 def _verdict(score: Score) -> str:
@@ -105,11 +106,11 @@ def middle_out(rows: list[Sequence[Text]]) -> list[Sequence[Text]]:
     return [*rows[:half], gap, *rows[-half:]]
 
 
-def _simpler(chapter: Chapter) -> Iterator[Block]:
-    """What turned out to be no improvement, and the simpler train.py without it."""
+def _simpler(story: Story, chapter: Chapter) -> Iterator[Block]:
+    """What turned out to be no improvement, and how to take the train.py without it."""
     if not chapter.doubts:
         return
-    yield Heading(3, "Simpler, and as good")
+    yield Heading(3, "What may be left out")
     items: list[Text] = []
     for doubt in chapter.doubts[:_MOST_ROWS]:
         score, step = doubt.step.score, doubt.step
@@ -118,29 +119,38 @@ def _simpler(chapter: Chapter) -> Iterator[Block]:
             if doubt.lines is None or doubt.parent_lines is None
             else f" ({doubt.lines} effective lines; {doubt.parent_lines} without it)"
         )
-        kind = (
-            "was confirmed against the best before it, but" if score.confirmed else "was kept and"
-        )
+        kind = "was confirmed against the best before it" if score.confirmed else "was kept"
+        now = "did not score lower" if step.gain.value <= 0 else "is not believed to be better"
         told = (
-            f"{score.experiment} {kind} turned out no better than {step.parent}, which it was made"
-            f" on: {lower(step.gain)}, P(better) {probability(step.better)}{lines}. "
+            f"{score.experiment} {kind}, but {now} than {step.parent}, which it was made on:"
+            f" {lower(step.gain)}, P(better) {probability(step.better)}{lines}. "
         )
-        items.append((told, *_offer(chapter, doubt)))
+        items.append((told, *_offer(story, chapter, doubt)))
     yield Items(items)
+    yield from _rest(len(chapter.doubts))
+    yield Paragraph(
+        "That no gain was seen does not prove that there is none: less than two standard errors"
+        " cannot be told from nothing."
+    )
 
 
-def _offer(chapter: Chapter, doubt: Doubt) -> tuple[Inline, ...]:
+def _offer(story: Story, chapter: Chapter, doubt: Doubt) -> tuple[Inline, ...]:
     if doubt.lines is None or doubt.parent_lines is None:
         return ("Its train.py cannot be read, so nobody knows whether it is simpler without.",)
     if not doubt.parent_is_simpler:
         return ("Without it train.py is not simpler, so it stays.",)
     if doubt.is_last and doubt.parent_commit:
         take = f"git checkout {short(doubt.parent_commit)} -- train.py"
-        return ("Ties go to the simpler train.py: ", Code(take), " takes it.")
-    final = chapter.result.final
+        ties = "Ties go to the simpler train.py, of equals to the one before: "
+        return (ties, Code(take), " takes it.")
+    final, score = chapter.result.final, doubt.step.score
     tip = short(final.commit) if final else "HEAD"
-    take = f"git checkout {tip} && git revert --no-commit {short(doubt.step.score.commit)}"
-    return ("To take it out of what was built on it: ", Code(take), " (then measure that).")
+    folder = f"../{story.tag}-without-{score.experiment}"
+    take = f"git worktree add --detach {folder} {tip} && git -C {folder} revert --no-commit"
+    return (
+        "To take it out of what was built on it: ", Code(f"{take} {short(score.commit)}"),
+        "; where git finds a conflict, later changes are on the same lines. Then measure that.",
+    )  # fmt: skip
 
 
 def contributions(story: Story) -> Iterator[Block]:
@@ -160,7 +170,7 @@ def contributions(story: Story) -> Iterator[Block]:
             (fit(name.partition(":")[0], _NAME), str(tried), str(kept))
             for name, tried, kept in story.directions[:_MOST_ROWS]
         ]
-        yield Table(("direction", "tried", "kept"), rows, frozenset({1, 2}))
+        yield Table(("direction", "tried", "kept at first"), rows, frozenset({1, 2}))
 
 
 def _crew_table(name: str, crew: Sequence[Contribution], with_agent: bool) -> Table:
@@ -254,17 +264,7 @@ def _rest(count: int) -> Iterator[Block]:
 def sureness(chapter: Chapter) -> Iterator[Block]:
     """Noise, false keeps, held-out text, duty cycle."""
     noise, items = chapter.noise, list[Text]()
-    low, high = noise.interval()
-    shown = digits(noise.sd)
-    known = (
-        f"95 %: {number(low, shown)} to {number(high, shown)}, from"
-        f" {counted(noise.freedom, 'replicate')}"
-        if noise.freedom
-        else "assumed: nothing was replicated"
-    )
-    items.append(
-        (Strong("Noise."), f" One trial's val_bpb has σ = {number(noise.sd, shown)} ({known}).")
-    )
+    items.append((Strong("Noise."), f" One trial's val_bpb has {spread(noise)}."))
     if chapter.keeps:
         share = 100 * chapter.false_keeps / chapter.keeps
         items.append(
@@ -272,15 +272,15 @@ def sureness(chapter: Chapter) -> Iterator[Block]:
                 Strong("False keeps."),
                 f" Of {counted(chapter.keeps, 'keep')}, {chapter.false_keeps:.1f} ({share:.0f} %)"
                 " are expected to be no better than what they were made on: the sum of"
-                " 1 − P(better). The search builds on what is probably better and drops it when"
-                " replicates say otherwise.",
+                " 1 − P(better), as was believed of each when it was last judged.",
             )
         )
     if chapter.claims:
+        few = "fewer than 0.01" if chapter.false_claims < 0.01 else f"{chapter.false_claims:.2f}"
         items.append(
             (
                 Strong("False claims."),
-                f" {counted(chapter.claims, 'claim')} confirmed; {chapter.false_claims:.2f} of them"
+                f" {counted(chapter.claims, 'claim')} confirmed; {few} of them"
                 " expected to be no better than the best before, by the trials made for claims."
                 " Where a change is none, its test passes at most one time in 20.",
             )

@@ -28,6 +28,7 @@ from swarm.report.wording import (
     moment,
     number,
     short,
+    spread,
     uncertain,
 )
 from swarm.views.table import fit, tokens, usd
@@ -66,7 +67,7 @@ def _summary(story: Story, chapter: Chapter) -> Text:
     took = f" in {hours(story.attendance.wall)}" if story.attendance.wall else ""
     place = f" on {chapter.name}" if len(story.chapters) > 1 else ""
     told: tuple[Inline, ...] = (f"{ran}{took}{place}", "" if story.over else " so far", ". ")
-    return told + _found(chapter)
+    return told + _found(story, chapter)
 
 
 def _crew(story: Story, chapter: Chapter) -> str:
@@ -77,46 +78,70 @@ def _crew(story: Story, chapter: Chapter) -> str:
     return f"{counted(len(agents), 'agent')} ({listed(shown)})"
 
 
-def _found(chapter: Chapter) -> tuple[Inline, ...]:
+def _found(story: Story, chapter: Chapter) -> tuple[Inline, ...]:
     found = chapter.result
-    if not chapter.experiments:
-        return ("There is nothing to report yet but the baseline.",)
-    if not chapter.scored:
-        return (Strong("None of them got a score"), ": each crashed or was cut off.")
     if found.final is None or found.improvement is None or found.baseline is None:
-        return (Strong("None of them is believed to be better than the baseline"), ".")
-    gain = found.improvement
+        return _nothing(story, chapter)
     decimals = min(4, digits(found.final.val_bpb.error))
     before, after = _mean(found.baseline, decimals), _mean(found.final, decimals)
-    name = found.final.experiment
-    shown = min(2, digits(gain.percent.error))
-    percent = uncertain(Measured(-gain.percent.value, gain.percent.error), True, "", shown)
-    change = f"{percent} %, {abs(gain.sigmas.value):.1f} σ of a trial"
-    if found.standing == "confirmed":
-        sentence = f"{name} lowered val_bpb from {before} to {after} ({change})"
+    name, gain, claim = found.final.experiment, found.improvement, found.unselected
+    if found.standing == "confirmed" and claim:
+        sentence = f"{name} lowered val_bpb by {_percent(claim)}, {_sigmas(claim)}"
+        rest = ", by trials made for this claim alone, after the choice had fallen"
+        if claim != gain:  # what it was chosen by is partly luck
+            rest += (
+                f"; over all its trials, with those that it was chosen by, from {before} to"
+                f" {after} ({_percent(gain)})"
+            )
     else:
-        sentence = f"{name} scored {after}, the baseline {before} val_bpb ({change})"
-    return (Strong(sentence), ". ", *_sureness(found), " ", _made_of(chapter))
+        scored = f"{name} scored {after}, the baseline {before} val_bpb"
+        sentence = f"{scored} ({_percent(gain, sign=-1)}, {_sigmas(gain)})"
+        rest = ""
+    return (Strong(sentence), f"{rest}. ", *_sureness(found), _made_of(chapter))
+
+
+def _percent(gain: Improvement, sign: int = 1) -> str:
+    """A gain in per cent; with `sign` -1 as the change of val_bpb that it is."""
+    value, error = gain.percent
+    shown = min(2, digits(error))
+    return uncertain(Measured(sign * value, error), sign < 0, " %", shown)
+
+
+def _sigmas(gain: Improvement) -> str:
+    return f"{abs(gain.sigmas.value):.1f} σ of a trial"
+
+
+def _nothing(story: Story, chapter: Chapter) -> tuple[Inline, ...]:
+    """Why there is no result."""
+    if chapter.result.standing == "asked":
+        what = "is the baseline" if story.asked == BASELINE else "has no score"
+        return (Strong(f"{story.asked} {what}"), ".")
+    if not chapter.experiments:
+        return ("There is nothing to report yet but the baseline.",)
+    if chapter.result.baseline is None:
+        return ("The baseline has no score yet to hold them against.",)
+    if not chapter.scored:
+        if sum(cause.count for cause in chapter.failures.causes) < chapter.experiments:
+            return ("None of them has a score yet.",)
+        return (Strong("None of them got a score"), ": each crashed, was rejected or was cut off.")
+    return (Strong("None of them is believed to be better than the baseline"), ".")
 
 
 def _sureness(found: Result) -> tuple[Inline, ...]:
     if found.standing == "confirmed":
-        text = "It is confirmed by trials made for this claim alone, after the choice had fallen"
-        if found.unselected:
-            text += f"; by them it is {lower(found.unselected.percent, ' %')}"
         other = found.incumbent
         if other and found.final and other.experiment != found.final.experiment:
-            text += (
-                f"; the search builds on {other.experiment} by now, which is only probably better"
+            return (
+                f"The search builds on {other.experiment} by now, which is only probably better. ",
             )
-        return (f"{text}.",)
+        return ()
     if found.standing == "claimed":
-        return ("The policy keeps whatever scores lower and ", Strong("confirms nothing"), ".")
+        return ("The policy keeps whatever scores lower and ", Strong("confirms nothing"), ". ")
     if found.standing == "asked":
         assert found.final is not None
         done = "It is" if found.final.confirmed else "It is not"
-        return (f"{done} confirmed.",)
-    return ("That is ", Strong("only probable"), ": no claim of it was confirmed.")
+        return (f"{done} confirmed. ",)
+    return ("That is ", Strong("only probable"), ": no claim of it was confirmed. ")
 
 
 def _made_of(chapter: Chapter) -> str:
@@ -124,9 +149,8 @@ def _made_of(chapter: Chapter) -> str:
     text = f"It is made of {counted(steps, 'kept change')}"
     if chapter.keeps:
         doubt = f"{chapter.false_keeps:.1f}" if chapter.false_keeps >= 0.05 else "none"
-        text += (
-            f"; of all {counted(chapter.keeps, 'keep')}, {doubt} are expected to be no improvement"
-        )
+        keeps = counted(chapter.keeps, "keep")
+        text += f"; of {keeps} in all, {doubt} are expected to be no improvement"
     return f"{text}."
 
 
@@ -140,23 +164,16 @@ def _score_rows(chapter: Chapter) -> Iterator[tuple[Text, Text]]:
         if score:
             yield name, _scored(score)
     if found.incumbent and found.incumbent != (found.final or found.baseline):
-        yield "incumbent, only probably better", _scored(found.incumbent)
-    if found.improvement:
-        yield "change of val_bpb", _change(found.improvement)
-    if found.unselected and found.improvement != found.unselected:
-        yield "by trials made after the choice alone", _change(found.unselected)
+        doubt = "" if found.standing == "asked" else ", only probably better"
+        yield f"incumbent{doubt}", _scored(found.incumbent)
+    if found.unselected:
+        yield "change of val_bpb, by trials made after the choice", _change(found.unselected)
+    if found.improvement and found.improvement != found.unselected:
+        yield "change of val_bpb, over all trials", _change(found.improvement)
     if found.believed is not None and found.improvement:
         error = found.improvement.absolute.error
         yield "believed, allowing for lucky scores", number(-found.believed, digits(error), True)
-    sigma = chapter.noise
-    if sigma.freedom:
-        low, high = sigma.interval()
-        shown = digits(sigma.sd)
-        interval = f"95 %: {number(low, shown)} to {number(high, shown)}"
-        known = f"{interval}; from {counted(sigma.freedom, 'replicate')}"
-        yield "noise of a trial", f"σ = {number(sigma.sd, shown)} ({known})"
-    else:
-        yield "noise of a trial", f"σ = {sigma.sd:.4f} assumed; nothing was replicated"
+    yield "noise of a trial", spread(chapter.noise)
 
 
 def _called(found: Result) -> str:

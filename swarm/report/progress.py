@@ -13,7 +13,7 @@ from swarm.errors import SwarmError
 from swarm.report.opening import title
 from swarm.report.result import Measured
 from swarm.report.story import Chapter, Dot, Story
-from swarm.report.wording import counted, digits, hours, number
+from swarm.report.wording import counted, digits, hours, number, uncertain
 from swarm.views.table import fit
 
 try:
@@ -246,7 +246,12 @@ def _frame(axes: Axes, story: Story, chapter: Chapter) -> None:
 def headline(story: Story, chapter: Chapter) -> tuple[str, str]:
     """What the plot shows, in a line and a smaller one."""
     found, name = chapter.result, title(story)
-    if found.improvement and found.final and found.baseline:
+    if found.standing == "confirmed" and found.unselected:
+        gain = found.unselected.percent
+        change = Measured(-gain.value, gain.error)
+        percent = uncertain(change, True, " %", min(2, digits(gain.error)))
+        name = f"{name}: val_bpb {percent}, confirmed"
+    elif found.improvement and found.final and found.baseline:
         shown = min(4, digits(found.final.val_bpb.error))
         before, after = (number(s.val_bpb.value, shown) for s in (found.baseline, found.final))
         gain = found.improvement.percent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from swarm.report.blocks import Block, Code, Listing, Paragraph, Text
@@ -15,8 +16,10 @@ _SEEDS = 8
 def reproduction(story: Story, chapter: Chapter) -> Iterator[Block]:
     """Commands that train the result's commit as the swarm did."""
     score = chapter.result.final or chapter.result.baseline
-    if score is None:
-        yield Paragraph("There is nothing to repeat: no experiment has a score.")
+    unscored = chapter.result.standing == "asked" and score and score.experiment != story.asked
+    if score is None or unscored:
+        which = f"{story.asked} has no" if unscored else "no experiment has a"
+        yield Paragraph(f"There is nothing to repeat: {which} score.")
         return
     folder = f"../{story.tag}-{score.experiment}"
     config = story.config
@@ -32,13 +35,15 @@ def reproduction(story: Story, chapter: Chapter) -> Iterator[Block]:
             )
         )
     )
-    sigma, shown = chapter.noise.sd, digits(chapter.noise.sd)
+    sigma = math.hypot(chapter.noise.sd, score.val_bpb.error)  # of the trial, and of the mean
+    shown = digits(sigma)
     seeds = ", ".join(map(str, chapter.seeds[:_SEEDS])) + (", …" * (len(chapter.seeds) > _SEEDS))
     expected: Text = (
         f"Expect val_bpb {number(score.val_bpb.value, shown)} ± {number(sigma, shown)} (the SD of"
-        f" one trial), on {chapter.name}. The swarm's {counted(score.trials, 'trial')} had"
-        f" {'the seeds' if len(chapter.seeds) > 1 else 'the seed'} {seeds}; another seed differs by"
-        " noise alone. In a clone, fetch the commit first: ",
+        f" one new trial around that mean), on {chapter.name}. The swarm's"
+        f" {counted(score.trials, 'trial')} had the"
+        f" {'seeds' if len(chapter.seeds) > 1 else 'seed'} {seeds}; another seed differs by noise"
+        " alone. In a clone, fetch the commit first: ",
         Code(f"git fetch origin refs/swarm/{story.tag}/{score.experiment}"),
         ".",
     )

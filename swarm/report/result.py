@@ -53,7 +53,7 @@ class Improvement:
 @dataclass(frozen=True)
 class Step:
     """A kept change of the result's lineage. `gain` is against the step before it, `total` against
-    the baseline; `better` is P(better than what it builds on), with all that is known by now."""
+    the baseline; `better` is P(better than what it builds on), as the policy last believed."""
 
     score: Score
     parent: str
@@ -87,9 +87,10 @@ def of(known: DeviceClass, asked: str | None = None) -> Result:
     """The result of a device class, or the story of the experiment that is `asked` for."""
     baseline = known.entries.get(BASELINE)
     final, standing = _final(known, asked)
-    if final is None or baseline is None or baseline.estimate is None:
+    if final in (None, baseline) or baseline is None or baseline.estimate is None:
         top = _score(known, known.top())
-        return Result("none", _score(known, baseline), None, top, None, None, None, ())
+        standing = "none" if asked is None else "asked"
+        return Result(standing, _score(known, baseline), None, top, None, None, None, ())
     return Result(
         standing,
         _score(known, baseline),
@@ -105,7 +106,7 @@ def of(known: DeviceClass, asked: str | None = None) -> Result:
 def _final(known: DeviceClass, asked: str | None) -> tuple[Entry | None, Standing]:
     if asked is not None:
         entry = known.entries.get(asked)
-        return (entry, "asked") if entry and entry.estimate else (None, "none")
+        return (entry if entry and entry.estimate else None), "asked"
     best, top = known.champion(), known.top()
     if best and best.estimate and best.claim.parent:
         return best, "confirmed" if best.confirmed else "claimed"

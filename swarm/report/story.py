@@ -51,6 +51,7 @@ class Chapter:
 
     `false_keeps` of the `keeps` are expected to be no improvement, `false_claims` of the `claims`
     (of what was the best before).
+    `workers` train on it, or have submitted something there before they were spawned for another.
     `duty` is the share of their time that its devices spent in trials, `idle` the rest in seconds.
     `seeds` are those of the result's trials.
     """
@@ -182,7 +183,7 @@ def _chapter(
     busy, elapsed = _occupancy(states)
     return Chapter(
         name=known.name,
-        workers=frozenset(state.joined.worker for state in states),
+        workers=frozenset(s.joined.worker for s in states) | {e.claim.worker for e in tried},
         noise=known.noise,
         experiments=len(tried),
         scored=sum(entry.estimate is not None for entry in tried),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+from swarm.noise import Noise
 from swarm.report.result import Measured
 from swarm.views.table import fit
 
@@ -38,6 +39,18 @@ def lower(gain: Measured, unit: str = "") -> str:
 def probability(chance: float) -> str:
     """`0.93`; never quite sure."""
     return "> 0.99" if chance > 0.99 else "< 0.01" if chance < 0.01 else f"{chance:.2f}"
+
+
+def spread(noise: Noise) -> str:
+    """`σ = 0.00054 (95 %: 0.00047 to 0.00064, from 81 replicates)`, or what is assumed of it."""
+    shown = digits(noise.sd)
+    sigma = f"σ = {number(noise.sd, shown)}"
+    if not noise.freedom:
+        return f"{sigma} (assumed: nothing was replicated)"
+    low, high = noise.interval()
+    partly = "" if noise.is_measured else " and what is usual"
+    known = f"from {counted(noise.freedom, 'replicate')}{partly}"
+    return f"{sigma} (95 %: {number(low, shown)} to {number(high, shown)}, {known})"
 
 
 def hours(seconds: float | None) -> str:

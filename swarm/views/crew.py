@@ -20,6 +20,11 @@ _AGENT_STATES: dict[str, str] = {
 }  # fmt: skip
 
 
+def is_laid_out(fold: Leaderboard) -> bool:
+    """Whether the journal has all workers of a swarm: it begins with them."""
+    return bool(fold.active) and fold.active.keys() <= fold.workers.keys()
+
+
 def worker(paths: Paths, fold: Leaderboard, name: str, now: datetime) -> Document:
     """What a worker is, does and has done."""
     state = fold.workers[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -76,6 +77,7 @@ def _found(pattern: re.Pattern[str], line: str) -> float | None:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text.replace(",", ""))
+        found = float(text.replace(",", ""))
     except ValueError:  # such as 1.2.3
         return None
+    return found if math.isfinite(found) else None  # such as a thousand nines

@@ -20,10 +20,10 @@ def status(document: Document, style: Style) -> str:
     for name in ("incumbent", "best"):
         found = document[name]
         if found:
-            sd = f" ± {found['sd']:.6f}" if found["sd"] is not None else ""
+            sd = f", their SD {found['sd']:.6f}" if found["sd"] is not None else ""
             lines.append(
-                f"{name}: {found['experiment']}, val_bpb {found['val_bpb']:.6f}{sd}"
-                f" (trials: {found['replicates']}), commit {found['commit'][:10]}"
+                f"{name}: {found['experiment']}, val_bpb {found['val_bpb']:.6f}"
+                f" (trials: {found['replicates']}{sd}), commit {found['commit'][:10]}"
             )
             if baseline and found["experiment"] != baseline["experiment"]:
                 lines.append(f"{_INDENT}{_gain(found, baseline)}")

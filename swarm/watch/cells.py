@@ -176,7 +176,10 @@ def _findings(status: Document) -> Line:
                 (f"{entry['experiment']} {entry['val_bpb']:.6f}", style),
                 (f" n {entry['replicates']}  ", "dim"),
             ]
-    noise = next((known["noise"] for known in status["device_classes"]), None)
+    # Incumbent and best are those of the first worker's class.
+    primary = status["workers"][0]["device_class"]
+    classes = status["device_classes"]
+    noise = next((known["noise"] for known in classes if known["name"] == primary), None)
     if noise is not None:
         how = "" if noise["replicates"] else " assumed"
         found.append((f"σ {noise['sd']:.6f}{how}", ""))

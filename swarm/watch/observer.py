@@ -6,7 +6,6 @@ It is called in threads, so that folding a long journal does not keep anyone fro
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ from swarm.leaderboard import Leaderboard
 from swarm.paths import Paths
 from swarm.standings import DeviceClass, Trial
 from swarm.views import board as boards
-from swarm.views import documents, table
+from swarm.views import crew, diff, documents, table
 from swarm.views.documents import Document
 from swarm.watch import board, curve
 from swarm.watch.board import Board, Query
@@ -102,7 +101,8 @@ class Observer:
             parent = entry.claim.parent
             base = self._fold.claims[parent].commit if parent else None
             verdict = entry.kind
-        return told, self._diff(base, entry.claim.commit) if base else "", verdict
+        found = diff.between(self.paths.root, base, entry.claim.commit) if base else ""
+        return told, found, verdict
 
     def toggle(self, worker: str) -> records.Action:
         """Pause a worker, or have one that is paused or parked go on. Raises `SwarmError`."""
@@ -137,8 +137,7 @@ class Observer:
         except JournalError as error:
             self._damaged, self._damaged_version = error, version
             raise
-        workers = self._fold.active.keys()
-        if not workers or not workers <= self._fold.workers.keys():
+        if not crew.is_laid_out(self._fold):
             raise SwarmError("the swarm is being laid out")
 
     def _survey(self, known: DeviceClass, query: Query) -> None:
@@ -176,14 +175,6 @@ class Observer:
             return self._fold.trials[running]
         trials = reversed(self._fold.trials.values())
         return next((trial for trial in trials if trial.worker == worker), None)
-
-    def _diff(self, base: str, commit: str) -> str:
-        command = ["git", "--no-pager", "diff", "--no-color", "--no-ext-diff", base, commit]
-        done = subprocess.run(
-            command, cwd=self.paths.root, capture_output=True, text=True, errors="replace",
-            check=False,
-        )  # fmt: skip
-        return done.stdout if done.returncode == 0 else f"git diff: {done.stderr.strip()}"
 
 
 @contextmanager
