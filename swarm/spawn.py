@@ -32,6 +32,7 @@ from swarm.order import (
 )
 from swarm.panes import tmux_available
 from swarm.paths import Paths
+from swarm.views import crew
 from swarm.worktree import Repository, add_worktree, open_repository
 
 _ALIVE_TIMEOUT_SECONDS = 60.0
@@ -85,6 +86,10 @@ def recover(paths: Paths, environment: dict[str, str]) -> list[str]:
     """
     board = Leaderboard(Journal(paths.journal))
     board.refresh()
+    if not crew.is_laid_out(board):
+        raise Refused(
+            f"swarm '{paths.tag}' was never laid out whole", f"swarm spawn --tag {paths.tag}"
+        )
     if board.state != "running":
         raise Refused(
             f"swarm '{paths.tag}' has {board.state} ({board.ended_because})",

@@ -16,7 +16,6 @@ import psutil
 import pytest
 import toy
 
-
 # A shell in the background ignores Ctrl-C, and so would all processes that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -234,11 +234,13 @@ def test_a_swarm_that_is_being_laid_out_says_so(floor: Floor, environment: dict[
     for count in range(6):
         floor.paths.journal.write_bytes(b"".join(lines[:count]))
         if count == 5:  # all but the last worker
-            for verb in ("status", "report", "stop", "pause"):
-                done = toy.swarm(floor.paths.root, verb, environment=environment)
-                assert done.returncode == 3 and done.stdout == ""
+            for verb in ("status", "report", "stop", "pause", "show e0", "recover"):
+                done = toy.swarm(floor.paths.root, *verb.split(), environment=environment)
+                assert (done.returncode, done.stdout) == (3, "")
                 error, hint = done.stderr.splitlines()
-                assert error == "error: swarm 'race' is being laid out" and "swarm spawn" in hint
+                known = "was never" if verb == "recover" else "is being"
+                assert error.startswith(f"error: swarm 'race' {known} laid out")
+                assert "swarm spawn" in hint
         with pytest.raises(Refused, match="is being laid out"):
             begun(floor.paths)
     floor.paths.journal.write_bytes(b"".join(lines[:6]))

@@ -62,7 +62,7 @@ def board(session: Session) -> None:
 
 def show(session: Session) -> None:
     paths = session.paths
-    fold = folded(paths)
+    fold = begun(paths)
     entry = find(fold, session.arguments.experiment)
     if session.arguments.json:
         known = fold.classes[fold.home_class(entry.experiment)]
