@@ -196,6 +196,7 @@ def test_what_happens_to_a_journal_is_seen(opened: Open, tmp_path: Path) -> None
         expect(page.locator("tr[data-place]")).to_have_count(1)
         expect(page.locator("#progress")).to_have_attribute("data-drawn", "1")
         assert coloured(page, "#strip canvas", "keep") == kept, "of whatever class it is"
+        expect(page.locator("#figures .more").nth(2)).to_have_text("0 kept, 0 failed in this class")
         whole = paths.journal.read_bytes()
         paths.journal.write_bytes(whole + b"{half a line\n")
         expect(page.locator("#trouble")).to_contain_text("is damaged")
@@ -242,6 +243,22 @@ def hide(page: Page, is_hidden: bool) -> None:
         }""",
         is_hidden,
     )
+
+
+def test_a_diff_that_was_cut_says_so(opened: Open, tmp_path: Path) -> None:
+    paths = write_night(tmp_path / "a user's repo", 20)
+    (paths.root / "train.py").write_text(toy.TRAIN + "# words\n" * 40_000)
+    toy.git(paths.root, "commit", "--quiet", "-am", "long")
+    claim = records.Claim(
+        experiment="e20", worker="gpu1", agent="tuner", parent="e0", fingerprint="long",
+        seedless="long", commit=toy.git(paths.root, "rev-parse", "HEAD"), description="long",
+    )  # fmt: skip
+    Journal(paths.journal).append(claim)
+    with serving(paths.root, dict(os.environ)) as (url, _):
+        page = opened(f"{url}#e20")
+        expect(page.locator("#details .diff .add").first).to_have_text("+# words\n")
+        expect(page.locator("#details")).to_contain_text("The diff was cut.")
+        page.context.close()
 
 
 def answering(markup: str) -> Callable[[Route], None]:

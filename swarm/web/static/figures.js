@@ -86,7 +86,7 @@ function experiments(store) {
     name: "Experiments",
     value: count(status.experiments),
     unit: status.max_experiments ? `of ${count(status.max_experiments)}` : "",
-    more: `${count(kept)} kept, ${count(failed)} failed`,
+    more: `${count(kept)} kept, ${count(failed)} failed${status.device_classes.length > 1 ? " in this class" : ""}`,
   };
 }
 
