@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import toy
 from conftest import reap
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from web_fixtures import HOSTILE, serving, write_night
 
 from swarm import records
@@ -187,18 +188,97 @@ def test_what_happens_to_a_journal_is_seen(opened: Open, tmp_path: Path) -> None
             records.Worker(worker="gpu9", agent="tuner", device=device, device_class="B200",
                            branch="b", worktree="w")
         )  # fmt: skip
-        page.locator("#device-class").select_option("B200")
+        chosen = page.locator("#device-class")
+        expect(chosen).to_be_visible()
+        kept = coloured(page, "#strip canvas", "keep")
+        assert kept > 0
+        chosen.select_option("B200")
         expect(page.locator("tr[data-place]")).to_have_count(1)
         expect(page.locator("#progress")).to_have_attribute("data-drawn", "1")
+        assert coloured(page, "#strip canvas", "keep") == kept, "of whatever class it is"
+        expect(page.locator("#figures .more").nth(2)).to_have_text("0 kept, 0 failed in this class")
         whole = paths.journal.read_bytes()
         paths.journal.write_bytes(whole + b"{half a line\n")
         expect(page.locator("#trouble")).to_contain_text("is damaged")
         expect(page.locator("tr[data-place]")).to_have_count(1)
         paths.journal.write_bytes(whole)
         expect(page.locator("#trouble")).to_be_hidden()
-        page.locator("#device-class").select_option("H100")
+        chosen.select_option("H100")
         expect(page.locator("#found")).to_have_text("40")
         page.close()
+        config = folded(paths).config
+        assert config is not None
+        journal.append(records.Reconfigured(config=config, workers=("gpu9",)))
+        page = opened(url)
+        expect(page.locator("#device-class option:checked")).to_have_text("B200")
+        page.close()
+
+
+def test_pages_that_nobody_sees_leave_the_others_their_connections(
+    opened: Open, tmp_path: Path
+) -> None:
+    """A browser opens six to a server, and each page that listens needs one."""
+    paths = write_night(tmp_path / "a user's repo", 20)
+    with serving(paths.root, dict(os.environ)) as (url, _):
+        first = opened(url)
+        pages = [first, *(first.context.new_page() for _ in range(6))]
+        for before, page in itertools.pairwise(pages):
+            hide(before, True)
+            page.goto(url)
+            expect(page.locator("#connection")).to_have_text("live")
+        expect(first.locator("#connection")).to_have_text("paused")
+        hide(first, False)
+        expect(first.locator("#connection")).to_have_text("live")
+        first.locator("tr[data-place] a").first.click()
+        expect(first.locator("#details .because")).to_be_visible()
+        first.context.close()
+
+
+def hide(page: Page, is_hidden: bool) -> None:
+    """Another tab is in front of it, or no more: without a screen all of them are seen."""
+    page.evaluate(
+        """hidden => {
+          Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        is_hidden,
+    )
+
+
+def test_a_diff_that_was_cut_says_so(opened: Open, tmp_path: Path) -> None:
+    paths = write_night(tmp_path / "a user's repo", 20)
+    (paths.root / "train.py").write_text(toy.TRAIN + "# words\n" * 40_000)
+    toy.git(paths.root, "commit", "--quiet", "-am", "long")
+    claim = records.Claim(
+        experiment="e20", worker="gpu1", agent="tuner", parent="e0", fingerprint="long",
+        seedless="long", commit=toy.git(paths.root, "rev-parse", "HEAD"), description="long",
+    )  # fmt: skip
+    Journal(paths.journal).append(claim)
+    with serving(paths.root, dict(os.environ)) as (url, _):
+        page = opened(f"{url}#e20")
+        expect(page.locator("#details .diff .add").first).to_have_text("+# words\n")
+        expect(page.locator("#details")).to_contain_text("The diff was cut.")
+        page.context.close()
+
+
+def answering(markup: str) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(body=markup, content_type="text/html")
+
+
+def test_a_link_on_another_site_leads_in(browser: Browser, tmp_path: Path) -> None:
+    paths = write_night(tmp_path / "a user's repo", 20)
+    for arguments in ((), ("--host", "0.0.0.0")):
+        with serving(paths.root, dict(os.environ), *arguments) as (url, _):
+            split = urlsplit(url)
+            here = f"http://127.0.0.1:{split.port}/"
+            context = browser.new_context()
+            link = f"<a href='{here}?{split.query}'>how it goes</a>"
+            context.route("http://chat.example/", answering(link))
+            page = context.new_page()
+            page.goto("http://chat.example/")
+            page.get_by_role("link").click()
+            expect(page.locator("#connection")).to_have_text("live")
+            context.close()
 
 
 def test_the_token_leaves_the_address_bar(opened: Open, tmp_path: Path) -> None:
@@ -235,6 +315,21 @@ def test_a_long_night_is_drawn_hovered_and_zoomed(opened: Open, big: str) -> Non
     expect(reset).to_be_visible()
     chart.dblclick()
     expect(reset).to_be_hidden()
+    # However far one zooms, into val_bpb too, there is an axis.
+    for towards in (-200, 200):
+        chart.evaluate(
+            """async (chart, deltaY) => {
+              const { left, top } = chart.getBoundingClientRect();
+              const options = { deltaY, shiftKey: true, clientX: left + 300, clientY: top + 90 };
+              const turn = () => chart.dispatchEvent(new WheelEvent("wheel", options));
+              for (let i = 0; i < 400; i += 1) turn();
+              await new Promise(requestAnimationFrame);
+            }""",
+            towards,
+        )
+        expect(reset).to_be_visible()
+        chart.dblclick()
+        expect(reset).to_be_hidden()
     page.mouse.move(box["x"] + 300, box["y"] + 60)
     page.mouse.down()
     page.mouse.move(box["x"] + 500, box["y"] + 200, steps=3)
@@ -266,13 +361,26 @@ def test_a_hundred_thousand_experiments_are_drawn(opened: Open, tmp_path: Path) 
         page.close()
 
 
-def coloured(page: Page, canvas: str) -> int:
-    """How many pixels of a canvas are drawn on."""
-    counted = """canvas => {
-      const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-      return data.filter((value, i) => i % 4 === 3 && value > 0).length;
+def coloured(page: Page, canvas: str, colour: str | None = None) -> int:
+    """How many pixels of a canvas are drawn on, or are of this colour."""
+    counted = """async (canvas, name) => {
+      await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+      const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+      copy.drawImage(canvas, 0, 0);
+      const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+      const wanted = name && (await import("/static/raster.js")).packed(
+        (await import("/static/dom.js")).colours(name)[0]);
+      return new Uint32Array(data.buffer).filter((p) => name ? p === wanted : p >>> 24).length;
     }"""
-    return int(page.locator(canvas).first.evaluate(counted))
+    return int(page.locator(canvas).first.evaluate(counted, colour))
+
+
+def test_large_numbers_are_short(opened: Open, big: str) -> None:
+    values = [0, 999, 999.6, 1234, 999_400, 999_999, 18.4e6, 1.2e12]
+    shown = opened(big).evaluate(
+        """async values => values.map((await import("/static/format.js")).short)""", values
+    )
+    assert shown == ["0", "999", "1.00 k", "1.23 k", "999 k", "1.00 M", "18.4 M", "1.20 T"]
 
 
 def test_the_table_sorts_searches_and_scrolls_through_all_rows(opened: Open, big: str) -> None:

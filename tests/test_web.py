@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from swarm.web import detail
 from swarm.web.changes import Changes
 from swarm.web.feed import Feed
 from swarm.web.guard import Guard, is_loopback
+from swarm.web.hub import Closed, Hub
 from swarm.web.server import Server, bind
 from swarm.web.table import Query
 
@@ -250,6 +254,15 @@ def test_an_update_has_what_changed_and_old_verdicts_are_among_it(tmp_path: Path
     assert [row.entry.experiment for _, row in changes.rows_since(before)] == [first]
     assert [trial.id for _, trial in changes.trials_since(before)] == ["t3"]
     assert list(changes.rows_since(changes.version)) == []
+    before = changes.version
+    story.tell(  # begun and ended between two looks, and not scored
+        records.TrialStarted(
+            trial="t9", experiment=first, worker="cpu2", device_class="CPU", seed=1
+        ),
+        records.TrialFinished(trial="t9", outcome="crash", seconds=9.0, heldout_bpb=1.1),
+    )
+    changes.take()
+    assert [row.entry.experiment for _, row in changes.rows_since(before)] == [first]
 
 
 def test_a_stream_goes_on_where_it_was_and_says_when_it_cannot(tmp_path: Path) -> None:
@@ -312,6 +325,21 @@ def test_a_damaged_journal_is_told_and_what_was_known_stays(tmp_path: Path) -> N
     assert (feed.trouble, feed.row("e1", 0)["val_bpb"]) == ("", None)
 
 
+def test_a_journal_that_could_not_be_opened_for_a_while_is_read_again(tmp_path: Path) -> None:
+    story = Story(tmp_path / "a user's repo")
+    feed = Feed(story.paths)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        feed.poll()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "Too many open files" in feed.trouble
+    feed.poll()  # though the journal is as it was
+    assert feed.trouble == ""
+    assert feed.row("e0", 0)["val_bpb"] == 1.0
+
+
 def test_a_journal_that_is_damaged_from_the_start_is_no_crash(tmp_path: Path) -> None:
     story = Story(tmp_path / "a user's repo")
     story.paths.journal.write_text("nonsense\n")
@@ -337,6 +365,18 @@ def test_several_device_classes_are_kept_apart(tmp_path: Path) -> None:
     assert sorted(pairs) == [(0, 0), (1, 0), (1, int(name[1:]))]
     assert feed.rows(Query(device_class=1, sort="experiment"))["total"] == 2
     assert feed.rows(Query(device_class=0))["total"] == 1
+    assert told["trials"]["device_class"] == [0]
+    assert told["status"]["primary"] == 0
+    config = story.board.config
+    assert config is not None
+    story.tell(records.Reconfigured(config=config, workers=("cpu1",)))  # spawned again, on that
+    feed.poll()
+    status = json.loads(gzip.decompress(feed.whole()))["status"]
+    assert status["primary"] == 1
+    assert (status["began"], status["started"]) == tuple(
+        record.isoformat()
+        for record in (story.board.swarm.time, story.board.started)  # type: ignore[union-attr]
+    )
 
 
 # ---- whom it refuses ----------------------------------------------------------------------------
@@ -369,6 +409,26 @@ def test_other_sites_and_rebound_names_are_refused(url: str, headers: dict[str, 
         assert answer.headers["content-security-policy"]
 
 
+CLICKED = {
+    "Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document",
+}  # fmt: skip
+
+
+def test_a_link_on_another_site_leads_to_the_page_and_to_nothing_else(url: str) -> None:
+    assert request(url, "/", **CLICKED)[0].status == 200
+    assert request(url, "/", **CLICKED | {"Sec_Fetch_Site": "same-site"})[0].status == 200
+    for path in ("/api/swarm", "/api/experiment/e1", "/static/main.js", "//"):
+        assert request(url, path, **CLICKED)[0].status == 403, path
+    for changed in (
+        {"Sec_Fetch_Dest": "iframe"}, {"Sec_Fetch_Dest": "object"}, {"Sec_Fetch_Dest": "empty"},
+        {"Sec_Fetch_Mode": "no-cors"}, {"Sec_Fetch_Mode": "cors"}, {"Sec_Fetch_Mode": ""},
+        {"Origin": "http://evil.example"}, {"Host": "evil.example"},
+    ):  # fmt: skip
+        assert request(url, "/", **CLICKED | changed)[0].status == 403, changed
+    assert request(url, "/", "HEAD", **CLICKED)[0].status == 403
+    assert request(url, "/", "POST", **CLICKED)[0].status == 405
+
+
 def test_its_own_names_are_let_in(url: str) -> None:
     port = url.rstrip("/").rpartition(":")[2]
     for host in ("127.0.0.1", "localhost", "LOCALHOST", "[::1]"):
@@ -387,7 +447,7 @@ def test_another_address_needs_the_token_once(night: Paths) -> None:
         welcome, _ = request(here, f"/?token={token}")
         assert (welcome.status, welcome.headers["location"]) == (303, "/")
         cookie = welcome.headers["set-cookie"]
-        assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+        assert "HttpOnly" in cookie and "SameSite=lax" in cookie
         pair = cookie.partition(";")[0]
         assert request(here, "/", Cookie=pair)[0].status == 200
         assert request(here, "/", Cookie=f"{pair}x")[0].status == 401
@@ -396,13 +456,13 @@ def test_another_address_needs_the_token_once(night: Paths) -> None:
 
 def test_a_guard_of_all_addresses_trusts_addresses_not_names() -> None:
     guard = Guard("0.0.0.0", 8420, "secret")
-    assert guard.refusal("GET", {"host": "192.168.1.7:8420"}) is None
-    assert guard.refusal("GET", {"host": "[fe80::1]:8420"}) is None
-    assert guard.refusal("GET", {"host": f"{socket.gethostname()}:8420"}) is None
+    assert guard.refusal("GET", "/", {"host": "192.168.1.7:8420"}) is None
+    assert guard.refusal("GET", "/", {"host": "[fe80::1]:8420"}) is None
+    assert guard.refusal("GET", "/", {"host": f"{socket.gethostname()}:8420"}) is None
     for host in ("192.168.1.7:8421", "evil.example:8420", "192.168.1.7"):
-        assert guard.refusal("GET", {"host": host}) is not None
-    assert Guard("127.0.0.1", 80, None).refusal("GET", {"host": "localhost"}) is None
-    assert Guard("10.0.0.5", 80, None).refusal("GET", {"host": "10.0.0.6"}) is not None
+        assert guard.refusal("GET", "/", {"host": host}) is not None
+    assert Guard("127.0.0.1", 80, None).refusal("GET", "/", {"host": "localhost"}) is None
+    assert Guard("10.0.0.5", 80, None).refusal("GET", "/", {"host": "10.0.0.6"}) is not None
     assert [is_loopback(host) for host in ("localhost", "127.0.0.9", "::1", "0.0.0.0", "box")] == [
         True, True, True, False, False,
     ]  # fmt: skip
@@ -447,6 +507,28 @@ def test_one_signal_ends_it_though_pages_are_open(night: Paths, number: signal.S
         assert process.stderr is not None
         told = process.stderr.read()
         assert told.splitlines()[1:] == [], "no stream had to be cut off"
+
+
+def test_what_takes_long_is_broken_off_at_the_end(tmp_path: Path) -> None:
+    """Ctrl-C while a huge journal is read."""
+    hub = Hub(Feed(Story(tmp_path / "a user's repo").paths))
+    began, goes_on = threading.Event(), threading.Event()
+
+    def question() -> None:
+        began.set()
+        goes_on.wait()
+
+    async def ask() -> None:
+        asked = asyncio.create_task(hub.ask(question))
+        await asyncio.to_thread(began.wait)
+        hub.close()
+        for answer in (asked, hub.ask(question)):
+            with pytest.raises(Closed):
+                await asyncio.wait_for(answer, 20)
+
+    asyncio.run(ask())
+    goes_on.set()
+    assert {t.daemon for t in threading.enumerate() if t.name == "feed"} == {True}
 
 
 def test_pages_write_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 
 from swarm.commands import Session, say
@@ -16,5 +17,6 @@ def web(session: Session) -> None:
     print(server.url, flush=True)
     say(f"swarm {paths.tag}, live and read-only; Ctrl-C ends it")
     if arguments.open:
-        webbrowser.open(server.url)
+        # A browser in the terminal would not return before it is left.
+        threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
     server.run()

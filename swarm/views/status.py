@@ -147,8 +147,9 @@ def _spend(found: Document) -> list[str]:
         return []
     limit = "" if found["max_usd"] is None else f" of {found['max_usd']:g}"
     line = f"spent: {usd(found['usd'])}{limit} USD, {tokens(found['tokens'])} tokens"
+    whose = " agents'" if found["devices_usd"] else ""  # only they are shared among experiments
     for what, each in (("experiment", "usd_per_experiment"), ("kept change", "usd_per_keep")):
-        line += "" if found[each] is None else f", {usd(found[each])} USD per {what}"
+        line += "" if found[each] is None else f", {usd(found[each])}{whose} USD per {what}"
     unknown = found["unpriced_tokens"]
     line += f" ({tokens(unknown)} tokens have no known price)" if unknown else ""
     told = f"; of {uncounted} calls the provider did not say how much they took"

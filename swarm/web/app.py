@@ -121,7 +121,8 @@ class Door:
 
     def _answer(self, request: Request) -> Response | None:
         """What is said instead of what was asked for, if anything."""
-        refusal = self._guard.refusal(request.method, header_map(request.scope["headers"]))
+        headers = header_map(request.scope["headers"])
+        refusal = self._guard.refusal(request.method, request.scope["path"], headers)
         if refusal is not None:
             allowed = {"allow": "GET, HEAD"} if refusal.status == 405 else None
             return PlainTextResponse(f"{refusal.why}\n", refusal.status, allowed)
@@ -129,9 +130,9 @@ class Door:
             return None
         if self._guard.knows(request.query_params.get("token")):
             welcome = RedirectResponse("/", 303, {"cache-control": "no-store"})
-            welcome.set_cookie(
-                self._guard.cookie, self._guard.token, httponly=True, samesite="strict"
-            )
+            # Not strict: with that, a link from a chat would lead to a page without its cookie.
+            # What another site could make of a lax one, the guard refuses.
+            welcome.set_cookie(self._guard.cookie, self._guard.token, httponly=True, samesite="lax")
             return welcome
         return PlainTextResponse("open the address that swarm web has printed\n", 401)
 

@@ -52,7 +52,8 @@ class Changes:
             self._entries_seen[known.name] = len(known.entries)
         # A result may change the verdicts of experiments that were scored long before.
         marks: list[tuple[Any, ...]] = [
-            (entry.kind, entry.confirmed, entry.estimate, entry.running) for _, entry in self.rows
+            (entry.kind, entry.confirmed, entry.estimate, entry.running, len(entry.trials))
+            for _, entry in self.rows
         ]
         for place, (old, new_mark) in enumerate(zip(self._marks, marks, strict=False)):
             if old != new_mark:

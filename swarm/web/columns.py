@@ -61,7 +61,10 @@ def experiments(
 
 
 def trials(
-    found: Iterable[tuple[int, Trial]], workers: Mapping[str, int], began: datetime
+    found: Iterable[tuple[int, Trial]],
+    workers: Mapping[str, int],
+    classes: Mapping[str, int],
+    began: datetime,
 ) -> Columns:
     """`start` is in seconds since `began`; the outcome of a running one is -1."""
     numbered = list(found)
@@ -70,6 +73,7 @@ def trials(
         "row": [place for place, _ in numbered],
         "experiment": [number(trial.experiment) for trial in told],
         "worker": [workers[trial.worker] for trial in told],
+        "device_class": [classes[trial.device_class] for trial in told],
         "start": [round((trial.started - began).total_seconds(), 1) for trial in told],
         "seconds": [round(trial.seconds, 1) for trial in told],
         "purpose": [_PURPOSE[trial.purpose] for trial in told],

@@ -159,13 +159,15 @@ class Feed:
             signature = state.st_size, state.st_mtime_ns
             if signature == self._damaged:
                 return
-            self._damaged = signature
             fold = snapshots.leaderboard(self._paths)
             fold.refresh()
             if fold.swarm is None:
                 raise SwarmError(f"{self._paths.journal} says nothing yet")
-        except (SwarmError, OSError) as error:
-            self._unreadable = str(error)
+        except SwarmError as error:
+            self._damaged, self._unreadable = signature, str(error)
+            return
+        except OSError as error:  # which may pass without a change of the journal
+            self._damaged, self._unreadable = None, str(error)
             return
         self._changes, self._epoch = Changes(fold), secrets.token_hex(4)
         with without_collection():
@@ -189,7 +191,8 @@ class Feed:
         began = fold.swarm.time
         workers = {name: place for place, name in enumerate(fold.workers)}
         rows = columns.experiments(changes.rows_since(version), workers, began)
-        trials = columns.trials(changes.trials_since(version), workers, began)
+        classes = {name: place for place, name in enumerate(fold.classes)}
+        trials = columns.trials(changes.trials_since(version), workers, classes, began)
         return {
             "id": self._mark,
             "trouble": self.trouble,
@@ -218,7 +221,9 @@ class Feed:
                 "experiments": len(known.entries),
             }
         return document | {
+            "primary": list(fold.classes).index(fold.primary.name) if fold.primary else 0,
             "began": fold.swarm.time.isoformat(),
+            "started": fold.started.isoformat(),
             "lives": lives,
             "elapsed": round((end - fold.swarm.time).total_seconds()),
             "seconds": round((end - fold.started).total_seconds()),

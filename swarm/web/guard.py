@@ -49,15 +49,16 @@ class Guard:
         self._authorities = {f"{name.lower()}:{port}" for name in names}
         self._authorities |= {name.lower() for name in names} if port == 80 else set()
 
-    def refusal(self, method: str, headers: Mapping[str, str]) -> Refusal | None:
+    def refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
         """Why a request is refused, or `None`. `headers` have lower-case names."""
         if method not in ("GET", "HEAD"):
             return Refusal(405, "this page is read-only")
         host = headers.get("host", "").lower()
         if not self._is_ours(host):
             return Refusal(403, f"not the host of this page; forward its own port, {self._port}")
+        is_own = headers.get("origin", f"http://{host}") == f"http://{host}"
         site = headers.get("sec-fetch-site", "none")
-        if site not in _OWN_SITES or headers.get("origin", f"http://{host}") != f"http://{host}":
+        if not is_own or not (site in _OWN_SITES or _follows_link(method, path, headers)):
             return Refusal(403, "another page may not read this one; type its address instead")
         return None
 
@@ -73,6 +74,12 @@ class Guard:
         # A name may be made to point anywhere (DNS rebinding); an address points at itself.
         host, _, port = authority.rpartition(":")
         return self._any_address and port == str(self._port) and is_address(host.strip("[]"))
+
+
+def _follows_link(method: str, path: str, headers: Mapping[str, str]) -> bool:
+    """Whether a person clicked a link to the page itself: it has no data, and no site reads it."""
+    fetch = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+    return (method, path, *fetch) == ("GET", "/", "navigate", "document")
 
 
 def new_token() -> str:

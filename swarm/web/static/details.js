@@ -58,9 +58,10 @@ export class Details {
     const at = this.dialog.scrollTop;
     const log = this.body.querySelector(".log")?.scrollTop;
     const focused = document.activeElement?.dataset?.key;
+    const note = found.no_diff || (found.diff ? "" : "It changes nothing.");
     this.body.replaceChildren(
       this.head(found), ...this.verdict(found), ...this.running(found), this.facts(found),
-      part("Change", found.diff === null || found.diff === "" ? el("p", { class: "muted" }, found.no_diff || "It changes nothing.") : diff(found.diff)),
+      part("Change", found.diff && diff(found.diff), note && el("p", { class: "muted" }, note)),
       part("Trials", trials(found.trials, (trial) => { this.trial = trial; this.refresh(); })),
       part(found.log_of ? `Log of ${found.log_of}, its end` : "Log",
         found.log ? el("pre", { class: "log", tabindex: 0 }, found.log) : el("p", { class: "muted" }, "There is none here.")),
@@ -97,7 +98,7 @@ export class Details {
   facts(found) {
     const gained = found.gained && `${signed(-found.gained.gain)} ± ${found.gained.error.toFixed(6)} to ${found.gained.over}`;
     const facts = [
-      ["val_bpb", `${bpb(found.val_bpb)}${found.sd === null ? "" : ` ± ${found.sd.toFixed(6)}`} (n = ${found.replicates})`],
+      ["val_bpb", `${bpb(found.val_bpb)} (n = ${found.replicates}${found.sd === null ? "" : `, sd ${found.sd.toFixed(6)}`})`],
       ["against its parent", gained],
       ["against the baseline", found.gain === null ? null : signed(-found.gain)],
       ["held-out", found.heldout_bpb === null ? null : bpb(found.heldout_bpb)],
@@ -131,8 +132,8 @@ function links(names) {
   return el("span", {}, ...names.flatMap((name, i) => [i ? ", " : "", el("a", { href: `#${name}` }, name)]));
 }
 
-function part(title, content) {
-  return el("section", {}, el("h3", {}, title), content);
+function part(title, ...content) {
+  return el("section", {}, el("h3", {}, title), ...content);
 }
 
 /** The lines of a unified diff, each in the colour of what it is; git's own words are left out. */

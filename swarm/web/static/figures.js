@@ -56,7 +56,7 @@ function incumbent(known) {
   const { incumbent: top, baseline, noise } = known;
   if (!top) return { name: "Incumbent", value: "–", more: "no score yet" };
   const error = noise.sd / Math.sqrt(top.replicates);
-  const found = { name: "Incumbent val_bpb", value: bpb(top.mean), unit: `± ${error.toFixed(6)}`, href: top.experiment };
+  const found = { name: "Incumbent val_bpb", value: bpb(top.mean), unit: `± ${error.toFixed(6)} s.e.`, href: top.experiment };
   if (!baseline || top.experiment === "e0") return { ...found, more: "the baseline" };
   const gain = top.mean - baseline.mean;
   const sigmas = Math.abs(gain) / noise.sd;
@@ -86,7 +86,7 @@ function experiments(store) {
     name: "Experiments",
     value: count(status.experiments),
     unit: status.max_experiments ? `of ${count(status.max_experiments)}` : "",
-    more: `${count(kept)} kept, ${count(failed)} failed`,
+    more: `${count(kept)} kept, ${count(failed)} failed${status.device_classes.length > 1 ? " in this class" : ""}`,
   };
 }
 
@@ -105,14 +105,16 @@ function devices(status) {
 function cost(status) {
   const { spend } = status;
   if (!spend.usd && !spend.tokens) return { name: "Cost", value: "–", more: "no model, no price of a device" };
+  // What an experiment costs is the part of the agents.
   const each = spend.usd_per_experiment === null ? "" : ` · ${usd(spend.usd_per_experiment)} each`;
-  const more = spend.unpriced_tokens ? `${short(spend.unpriced_tokens)} tokens have no known price` : `${short(spend.tokens)} tokens${each}`;
+  const agents = spend.devices_usd === null ? `${short(spend.tokens)} tokens` : `agents ${usd(spend.agents_usd)}`;
+  const more = spend.unpriced_tokens ? `${short(spend.unpriced_tokens)} tokens have no known price` : `${agents}${each}`;
   return { name: "Cost", value: usd(spend.usd), unit: spend.max_usd === null ? "" : `of ${usd(spend.max_usd)}`, more };
 }
 
 function time(status) {
-  const began = new Date(status.began);
+  const started = new Date(status.started); // the last time, if it was spawned again
   const limit = status.max_hours === null ? "" : `of ${status.max_hours} h`;
-  const since = `since ${began.toLocaleString(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" })}`;
+  const since = `since ${started.toLocaleString(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" })}`;
   return { name: status.lives ? "Running" : "Ran", value: duration(status.seconds), unit: limit, more: since };
 }

@@ -16,8 +16,9 @@ export function usd(value) {
 /** 950, 12 k, 3.4 M */
 export function short(value) {
   if (value === null || value === undefined) return "–";
-  for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
-    if (value >= size) return `${(value / size).toPrecision(3)} ${unit}`;
+  for (const [size, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    // A unit begins where the one below it would be rounded to 1000.
+    if (value >= 0.9995 * size) return `${(value / size).toPrecision(3)} ${unit}`;
   }
   return value.toFixed(0);
 }

@@ -38,7 +38,8 @@ store.addEventListener("update", ({ detail }) => {
     refreshTable();
   }
   showFigures(store);
-  if (detail.trials || detail.chosen || isFirst) strip.arrange();
+  const joined = status.lanes.length !== strip.lanes.length;
+  if (detail.trials || detail.chosen || joined || isFirst) strip.arrange();
   else if (status.state === "running") strip.grow();
   describe();
   if (isFirst) details.follow();
@@ -62,7 +63,7 @@ function describe() {
   const fell = baseline && incumbent && incumbent.experiment !== "e0"
     ? ` val_bpb came from ${bpb(baseline.mean)} to ${bpb(incumbent.mean)} (${signed((100 * (incumbent.mean - baseline.mean)) / baseline.mean, 2)} %) in ${progress.lineage.length - 1} kept steps.`
     : "";
-  const noise = ` σ of a trial is ${known.noise.sd.toFixed(6)}.`;
+  const noise = ` σ of a trial is ${known.noise.sd.toFixed(6)}${known.noise.replicates ? "" : ", assumed: nothing was replicated yet"}.`;
   const drift = known.drift ? ` Held-out: ${known.drift.text}.` : "";
   say(byId("progress-text"), `${count(shown.length - 1)} experiments: ${count(kept)} kept, ${count(failed)} failed.${fell}${noise}${drift}`);
   const busy = status.workers.map((worker) => `${worker.name} ${percent(worker.duty_cycle)}`);
@@ -105,6 +106,7 @@ byId("reset-progress").addEventListener("click", () => progress.reset());
 byId("reset-strip").addEventListener("click", () => strip.reset());
 for (const axis of Object.values(axes)) axis.addEventListener("change", offerResets);
 byId("device-class").addEventListener("change", (event) => {
+  progress.reset(); // what was zoomed to need not be there
   store.choose(Number(event.target.value));
   table.ask({});
 });

@@ -287,10 +287,10 @@ export class Progress extends Chart {
     const verdict = data.confirmed[row] ? "confirmed" : this.store.verdict(row);
     const lines = [`${this.store.name(row)} · ${verdict}`];
     if (data.val_bpb[row] !== null) {
-      const sd = data.sd[row] === null ? "" : ` ± ${data.sd[row].toFixed(6)}`;
+      const sd = data.sd[row] === null ? "" : `, sd ${data.sd[row].toFixed(6)}`;
       const base = this.store.known.baseline;
       const gain = base ? `, ${signed(data.val_bpb[row] - base.mean, 5)} to baseline` : "";
-      lines.push(`val_bpb ${bpb(data.val_bpb[row])}${sd} (n = ${data.replicates[row]})${gain}`);
+      lines.push(`val_bpb ${bpb(data.val_bpb[row])} (n = ${data.replicates[row]}${sd})${gain}`);
     }
     const who = this.store.worker(row);
     const when = moment(new Date(this.store.began.getTime() + data.time[row] * 1000));
@@ -301,7 +301,13 @@ export class Progress extends Chart {
   wheel(factor, [x, y], vertical) {
     if (!vertical) return super.wheel(factor, [x]);
     const [low, high] = this.range, at = this.valueOf(y);
-    this.y = [at - (at - low) * factor, at + (high - at) * factor];
+    this.stretch(at - (at - low) * factor, at + (high - at) * factor);
+  }
+
+  /** Show so much of val_bpb, but not less than a float can tell apart, nor endlessly more. */
+  stretch(low, high) {
+    const least = 1e-9, most = 1000 * (this.full[1] - this.full[0]);
+    if (high - low > least && high - low < most) this.y = [low, high];
     this.axis.dispatchEvent(new Event("change"));
   }
 
@@ -313,9 +319,8 @@ export class Progress extends Chart {
 
   zoomTo(box) {
     const [, y0, , y1] = box;
-    if (y1 - y0 < this.bottom - this.margins.top - 1) this.y = [this.valueOf(y1), this.valueOf(y0)];
+    if (y1 - y0 < this.bottom - this.margins.top - 1) this.stretch(this.valueOf(y1), this.valueOf(y0));
     super.zoomTo(box);
-    this.axis.dispatchEvent(new Event("change"));
   }
 
   reset() {

@@ -17,7 +17,7 @@ class Columns {
 export class Store extends EventTarget {
   constructor() {
     super();
-    this.deviceClass = 0;
+    this.deviceClass = null; // the one that the swarm is about, until another is chosen
     this.clear();
   }
 
@@ -39,7 +39,7 @@ export class Store extends EventTarget {
     this.trouble = update.trouble;
     if (update.experiments) this.rows.merge(update.experiments);
     if (update.trials) this.trials.merge(update.trials);
-    if (this.deviceClass >= this.status.device_classes.length) this.deviceClass = 0;
+    if (!this.known) this.deviceClass = this.status.primary;
     if (update.experiments) this.arrange();
     this.dispatchEvent(new CustomEvent("update", { detail: update }));
   }
@@ -50,27 +50,29 @@ export class Store extends EventTarget {
     this.dispatchEvent(new CustomEvent("update", { detail: { experiments: { row: [] }, chosen: true } }));
   }
 
-  /** The experiments of the device class, in their order, and where each number stands. */
+  /** The experiments of the device class, in their order, and in every one where a number stands. */
   arrange() {
     const { device_class: classes, number } = this.rows.data;
     this.shown = [];
-    this.placeOf = new Map();
+    this.places = [];
     for (let row = 0; row < this.rows.length; row += 1) {
-      if (classes[row] !== this.deviceClass) continue;
-      this.placeOf.set(number[row], row);
-      this.shown.push(row);
+      (this.places[classes[row]] ??= new Map()).set(number[row], row);
+      if (classes[row] === this.deviceClass) this.shown.push(row);
     }
   }
+
+  /** The row of the experiment with this number in a device class. */
+  rowOf(number, deviceClass = this.deviceClass) { return this.places[deviceClass]?.get(number); }
 
   /** Rows that the incumbent is built of, the baseline first. */
   lineage() {
     const { parent, val_bpb: scores } = this.rows.data;
     const top = this.known.incumbent;
     const found = [];
-    let row = top ? this.placeOf.get(Number(top.experiment.slice(1))) : undefined;
+    let row = top ? this.rowOf(Number(top.experiment.slice(1))) : undefined;
     while (row !== undefined) {
       if (scores[row] !== null) found.push(row);
-      row = this.placeOf.get(parent[row]);
+      row = this.rowOf(parent[row]);
     }
     return found.reverse();
   }

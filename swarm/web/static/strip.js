@@ -54,12 +54,12 @@ export class Strip extends Chart {
 
   /** `keep`, `block` (discarded), `crash`, `replicate` or `running`. */
   kind(trial) {
-    const { experiment, purpose, outcome } = this.store.trials.data;
+    const { purpose, outcome } = this.store.trials.data;
     if (outcome[trial] < 0) return "running";
     const ended = this.store.words.outcomes[outcome[trial]];
     if (FAILED.has(ended)) return "crash";
     if (this.store.words.purposes[purpose[trial]] !== "experiment") return "replicate";
-    const row = this.store.placeOf.get(experiment[trial]);
+    const row = this.rowOf(trial);
     return row !== undefined && this.store.verdict(row) === "keep" ? "keep" : "block";
   }
 
@@ -156,7 +156,11 @@ export class Strip extends Chart {
   }
 
   nameOf(trial) { return `e${this.store.trials.data.experiment[trial]}`; }
-  rowOf(trial) { return this.store.placeOf.get(this.store.trials.data.experiment[trial]); }
+
+  rowOf(trial) {
+    const { experiment, device_class: classes } = this.store.trials.data;
+    return this.store.rowOf(experiment[trial], classes[trial]);
+  }
 
   describe(trial) {
     const { experiment, worker, start, seconds, purpose, outcome } = this.store.trials.data;

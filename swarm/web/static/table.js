@@ -160,7 +160,7 @@ export class Table {
     const link = el("a", { href: `#${found.experiment}`, tabindex: place === this.focused ? 0 : -1 }, found.experiment);
     const top = known.incumbent?.experiment === found.experiment, best = known.best?.experiment === found.experiment;
     const verdict = found.confirmed ? "confirmed" : found.running && found.verdict === "candidate" ? "running" : found.verdict;
-    const sd = found.sd === null ? "" : ` ± ${found.sd.toFixed(6)}`;
+    const sd = found.sd === null ? "" : ` sd ${found.sd.toFixed(6)}`;
     const cells = [
       [link, top && el("span", { class: "tag keep" }, "incumbent"), best && el("span", { class: "tag" }, "best")],
       [el("span", { class: `verdict ${verdict}` }, verdict)],
