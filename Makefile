@@ -22,7 +22,7 @@ demo: install
 		--dataset builtin --seconds 15 --max-experiments 12 --wait
 
 test: install
-	.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup -m "not soak" $(ARGS)
+	.venv/bin/python -m pytest -n $(JOBS) -m "not soak" $(ARGS)
 
 soak: install
 	.venv/bin/python -m pytest -m soak $(ARGS)

@@ -21,15 +21,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what is made once in their module run in one process: it is costly."""
-    for item in items:
-        found = getattr(item, "_fixtureinfo", None)
-        known = found.name2fixturedefs.values() if found else ()
-        if any(definitions[-1].scope == "module" for definitions in known):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment whose cache and tmux sockets belong to this test alone."""

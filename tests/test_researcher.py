@@ -224,7 +224,7 @@ def test_a_budget_in_dollars_ends_the_swarm_cleanly(
 def test_the_next_idea_is_prepared_while_one_trains(
     repository: Path, run: Run, serving: Serving
 ) -> None:
-    slow = toy.TRAIN.replace("WAIT = 0.0", "WAIT = 2.0")
+    slow = toy.TRAIN.replace("WAIT = 0.0", "WAIT = 1.5")
     (repository / "train.py").write_text(slow)
     toy.git(repository, "commit", "-qam", "slow")
     with serving(Model()):

@@ -104,7 +104,7 @@ def test_a_person_who_waits_sees_bars_and_verdicts(
     screen, terminal = pty.openpty()
     command = [
         sys.executable, "-P", "-m", "swarm.cli", "spawn", "--agents", "1", "--devices", "cpu",
-        "--no-tmux", "--max-experiments", "1", "--wait",
+        "--no-tmux", "--max-experiments", "1", "--policy", "greedy", "--wait",
     ]  # fmt: skip
     child = subprocess.Popen(
         command, cwd=repository, stdout=terminal, stderr=terminal, stdin=subprocess.DEVNULL,
