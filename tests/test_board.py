@@ -23,7 +23,7 @@ from toy_swarm import Story
 from swarm import records
 from swarm.commands import folded
 from swarm.leaderboard import Leaderboard
-from swarm.views import board, table
+from swarm.views import board, diff, table
 from swarm.views.board import Look
 from swarm.views.table import Style
 
@@ -193,3 +193,10 @@ def _read(screen: int) -> bytes:
         return os.read(screen, 4096)
     except OSError:
         return b""
+
+
+def test_a_commit_that_looks_like_an_option_is_none(tmp_path: Path) -> None:
+    root = toy.make_repository(tmp_path / "a user's repo")
+    found = diff.between(root, f"--output={tmp_path / 'written'}", "HEAD")
+    assert found.startswith("git diff: ")
+    assert not (tmp_path / "written").exists()

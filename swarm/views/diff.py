@@ -16,8 +16,9 @@ _COLOURS = (
 def between(root: Path, base: str, commit: str) -> str:
     """The diff of two commits, or what git has to say where one of them is lost."""
     command = ["git", "--no-pager", "diff", "--no-color", "--no-ext-diff", "--no-textconv"]
+    # A name from the journal is never taken for an option.
     done = subprocess.run(
-        [*command, base, commit],
+        [*command, "--end-of-options", base, commit, "--"],
         cwd=root, capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
     return done.stdout if done.returncode == 0 else f"git diff: {done.stderr.strip()}\n"
